@@ -1,0 +1,1 @@
+"""Live progress as a first-class part of OpenTelemetry."""

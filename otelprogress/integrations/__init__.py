@@ -1,0 +1,1 @@
+"""One module per foreign library. Each is imported only when its target is used."""

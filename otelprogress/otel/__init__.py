@@ -1,0 +1,1 @@
+"""Where progress meets the OpenTelemetry SDK: the emitter, the processors, the sender. Import the modules."""
