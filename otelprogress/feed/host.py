@@ -1,0 +1,291 @@
+"""The in-process host: everything that happens to an event once the application has let go of it.
+
+An application's thread appends to a bounded queue and at most rings a bell. Whoever drains - the feed's thread,
+or the sampler's where there is no feed - reduces the events into the hub and tells the listeners.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from otelprogress.exceptions import InvalidRecord, UnknownOperation
+from otelprogress.feed.clock import Clock, SystemClock
+from otelprogress.model.events import Event, OperationView
+
+if TYPE_CHECKING:
+    from otelprogress.model.tree import Applied
+    from otelprogress.protocol.hub import Hub
+    from otelprogress.protocol.messages import Filter
+
+_LOG = logging.getLogger("otelprogress.feed")
+_COMPLAIN_EVERY_S: Final = 60.0
+_TICK_SHARE: Final = 0.5
+"""Conflated events may fill this share of the queue: they are the first to go, the next one heals them."""
+
+Listener = Callable[[Sequence["Applied"]], None]
+
+
+class HostStats(msgspec.Struct):
+    """What a host had to refuse or survive, since its start."""
+
+    dropped_durable: int = 0
+    """Durable events refused because `max_pending` were waiting."""
+    dropped_ticks: int = 0
+    """Conflated events refused because the queue was filling up."""
+    invalid: int = 0
+    """Events that the model refused: their writer's mistake."""
+    failures: int = 0
+    """Errors of our own while reducing an event: a bug here."""
+    listener_failures: int = 0
+    """Errors raised by listeners."""
+    wake_failures: int = 0
+    """Errors raised by the wake function."""
+
+
+class Host:
+    """One hub, its queue of incoming events and its listeners.
+
+    Args:
+        hub: state, log and positions. Only this host may publish to it.
+        clock: `None` reads this machine's.
+        inline: drain within `submit`, on the submitting thread (the pytest plugin). No wake, no thread needed.
+        max_pending: events that may wait to be drained. Over it durable events are dropped and counted;
+            conflated ones are dropped at half of it.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        *,
+        clock: Clock | None = None,
+        inline: bool = False,
+        max_pending: int = 65_536,
+    ) -> None:
+        self.hub = hub
+        self.clock: Clock = clock if clock is not None else SystemClock()
+        self.stats = HostStats()
+        self._inline = inline
+        self._max_pending = max_pending
+        self._max_pending_for_ticks = max(1, int(max_pending * _TICK_SHARE))
+        self._listeners: tuple[Listener, ...] = ()
+        self._wake: Callable[[], None] | None = None
+        self._complained_at_s = -_COMPLAIN_EVERY_S
+        self._complained_of = 0
+        self._start_clean()
+
+    def _start_clean(self) -> None:
+        self.lock = threading.RLock()
+        """Held around every touch of `hub`, also by whoever reads it from elsewhere (the server's sessions)."""
+        self._delivery = threading.RLock()
+        self._delivering = False
+        self._inbox: deque[Event] = deque()
+        self._rung = False
+        self._closed = False
+
+    def submit(self, event: Event) -> None:
+        """Take over one event. Any thread; never blocks, never raises."""
+        inbox = self._inbox
+        if len(inbox) >= self._max_pending_for_ticks:
+            if not event.durable:
+                self.stats.dropped_ticks += 1
+                return
+            if len(inbox) >= self._max_pending:
+                self.stats.dropped_durable += 1
+                return
+        if self._closed:
+            return
+        inbox.append(event)
+        if self._inline:
+            self.drain()
+        elif not self._rung:
+            # Set before ringing, cleared before draining: an append after the clearing rings again.
+            self._rung = True
+            self._ring()
+
+    def drain(self) -> int:
+        """Reduce what is waiting, let due time pass in the hub, tell the listeners; how many were applied.
+
+        Any thread; a second one waits for the first. A call out of a listener does nothing: the outer one goes on.
+        """
+        with self._delivery:
+            if self._delivering:
+                return 0
+            self._delivering = True
+            try:
+                count = 0
+                while True:
+                    applied = self._reduce()
+                    if not applied:
+                        break
+                    count += len(applied)
+                    self._tell(applied)
+            finally:
+                self._delivering = False
+        self._complain()
+        return count
+
+    def _reduce(self) -> list[Applied]:
+        """One batch: what was waiting when it began, and what time has caused since."""
+        self._rung = False
+        applied: list[Applied] = []
+        inbox = self._inbox
+        hub = self.hub
+        with self.lock:
+            now_unix_ns = self.clock.time_unix_ns()
+            for _ in range(len(inbox)):
+                try:
+                    event = inbox.popleft()
+                except IndexError:  # a fork or a close emptied it meanwhile
+                    break
+                try:
+                    applied += hub.publish(event, now_unix_ns)
+                except InvalidRecord as refused:
+                    self.stats.invalid += 1
+                    _LOG.debug("event refused: %s", refused)
+                except Exception:
+                    self.stats.failures += 1
+                    _LOG.debug("event lost to an error of otelprogress", exc_info=True)
+            try:
+                due = hub.next_deadline_unix_ns()
+                if due is not None and due <= now_unix_ns:
+                    applied += hub.advance(now_unix_ns)
+            except Exception:
+                self.stats.failures += 1
+                _LOG.debug("the passing of time failed in the hub", exc_info=True)
+        return applied
+
+    def _tell(self, applied: Sequence[Applied]) -> None:
+        for listener in self._listeners:
+            try:
+                listener(applied)
+            except Exception:
+                self.stats.listener_failures += 1
+                _LOG.debug("a listener failed: %r", listener, exc_info=True)
+
+    def _ring(self) -> None:
+        wake = self._wake
+        if wake is None:
+            return
+        try:
+            wake()
+        except Exception:
+            self.stats.wake_failures += 1
+
+    def _complain(self) -> None:
+        """Say at most once a minute what was dropped, on the draining thread."""
+        dropped = self.stats.dropped_durable
+        if dropped == self._complained_of:
+            return
+        now_s = self.clock.monotonic_s()
+        if now_s - self._complained_at_s < _COMPLAIN_EVERY_S:
+            return
+        _LOG.warning(
+            "otelprogress dropped %d events: more than %d were waiting for the feed",
+            dropped - self._complained_of,
+            self._max_pending,
+        )
+        self._complained_at_s, self._complained_of = now_s, dropped
+
+    @property
+    def pending(self) -> int:
+        """How many events wait to be drained."""
+        return len(self._inbox)
+
+    def add_listener(self, listener: Listener) -> None:
+        """Tell `listener` every batch that was applied, in order, on the draining thread.
+
+        It must be quick; what it raises is counted and goes no further. It may call `submit` and the readers.
+        """
+        with self._delivery:
+            self._listeners = (*self._listeners, listener)
+
+    def remove_listener(self, listener: Listener) -> None:
+        """Stop telling `listener`; nothing happens if it was not listening."""
+        with self._delivery:
+            self._listeners = tuple(each for each in self._listeners if each != listener)
+
+    def set_wake(self, wake: Callable[[], None] | None) -> None:
+        """Call `wake` when there is something to drain: once until the next drain. `None`: nobody is woken.
+
+        It runs on application threads: it must neither block nor take a lock that a drain holds.
+        """
+        self._wake = wake
+        if self._inbox:
+            self._ring()
+
+    def next_deadline_unix_ns(self) -> int | None:
+        """When `drain` should run though nothing was submitted; `None`: no such moment."""
+        with self.lock:
+            return self.hub.next_deadline_unix_ns()
+
+    def view(self, run_id: str, *, steps: bool = True) -> OperationView:
+        """One run as it stands, with its steps.
+
+        Raises:
+            UnknownOperation: no such run here; `resolve` turns handles and labels into run ids.
+        """
+        self.drain()
+        with self.lock:
+            view = self.hub.tree.view(run_id, self.clock.time_unix_ns(), steps=steps)
+        if view is None:
+            raise UnknownOperation(f"no operation {run_id!r} in this process")
+        return view
+
+    def views(
+        self, *, live: bool | None = None, roots: bool = False, steps: bool = False
+    ) -> list[OperationView]:
+        """Every run that is kept, in the order of their starts.
+
+        Args:
+            live: `True` only those without an outcome, `False` only those with one, `None` both.
+            roots: only those without a parent operation here.
+            steps: fill in `OperationView.steps`.
+        """
+        self.drain()
+        with self.lock:
+            tree = self.hub.tree
+            now_unix_ns = self.clock.time_unix_ns()
+            run_ids = list(tree.roots() if roots else tree.run_ids())
+            found = [tree.view(run_id, now_unix_ns, steps=steps) for run_id in run_ids]
+        views = [view for view in found if view is not None and live in (None, view.live)]
+        views.sort(key=lambda view: view.started_at_unix_ns)
+        return views
+
+    def query(self, wanted: Filter, *, limit: int = 1_000) -> list[OperationView]:
+        """The runs that match a feed filter, as a subscription's snapshot would hold them."""
+        self.drain()
+        with self.lock:
+            return self.hub.query(wanted, self.clock.time_unix_ns(), limit)
+
+    def resolve(self, text: str) -> str:
+        """The run id behind a handle, id, label or unique prefix.
+
+        Raises:
+            UnknownOperation: nothing matches.
+            AmbiguousOperation: several match; its `candidates` are their handles.
+        """
+        self.drain()
+        with self.lock:
+            return self.hub.tree.resolve(text)
+
+    def close(self) -> None:
+        """Drain what is waiting and take nothing more. Readers go on working."""
+        self._closed = True
+        self.drain()
+
+    def reset_after_fork(self) -> None:
+        """Make this copy usable in a forked child: new locks, nothing waiting, nobody woken or told.
+
+        The parent's runs stay readable in the hub; a child that reports on its own needs a hub of its own.
+        """
+        self._start_clean()
+        self._listeners = ()
+        self._wake = None
+        self.stats = HostStats()
+        self._complained_of = 0
