@@ -1,0 +1,138 @@
+"""What must not reach a feed, a store, a page or a digest: secrets, by the key or by the look of the value.
+
+Keys pass by an allow-list: what instrumented code hands to otelprogress itself is meant to be seen, of the
+attributes of foreign spans only well-known harmless ones are. Values, and all texts, have what looks like a secret
+replaced by `[redacted]`. This is a net, not a proof: a secret that looks like a word passes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from otelprogress.model.text import clean
+
+REDACTED: Final = "[redacted]"
+MAX_ATTRIBUTES: Final = 32
+MAX_KEY_CHARS: Final = 128
+MAX_VALUE_CHARS: Final = 256
+
+AttributeScalar = str | bool | int | float
+
+ALLOWED_FOREIGN_KEYS: Final = frozenset(
+    {
+        "code.function",
+        "code.function.name",
+        "db.collection.name",
+        "db.namespace",
+        "db.operation.name",
+        "db.system",
+        "db.system.name",
+        "deployment.environment.name",
+        "faas.name",
+        "gen_ai.agent.name",
+        "gen_ai.operation.name",
+        "gen_ai.request.model",
+        "gen_ai.system",
+        "gen_ai.tool.name",
+        "http.method",
+        "http.request.method",
+        "http.response.status_code",
+        "http.route",
+        "http.status_code",
+        "messaging.destination.name",
+        "messaging.operation.name",
+        "messaging.system",
+        "rpc.method",
+        "rpc.service",
+        "rpc.system",
+        "server.address",
+        "server.port",
+        "service.name",
+        "service.namespace",
+        "service.version",
+    },
+)
+"""Attributes of spans that otelprogress did not make; everything else stays where it is, on the span."""
+
+_SECRET_WORDS: Final = (  # noqa: S105  names of secrets, no secret
+    r"pass(?:word|wd|phrase)|pwd|secret|token|api[_.-]?key|access[_.-]?key|private[_.-]?key|client[_.-]?key|"
+    r"auth(?:orization)?|credentials?|cookie|session[_.-]?id|signature"
+)
+_SECRET_KEY: Final = re.compile(rf"(?i)(?:^|[_.-])(?:{_SECRET_WORDS})(?:s|$|[_.-])")
+
+# Every repetition is bounded or ends at a character that its own class leaves out, so that no text is slow.
+_SECRET_VALUE: Final = re.compile(
+    r"(?is)"
+    r"(?P<pem>-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----(?:(?!-----END).){0,16384}(?:-----END [A-Z0-9 ]{0,40}-----)?)"
+    r"|(?P<scheme>\b(?:bearer|basic|digest|negotiate|token)\s{1,8})[A-Za-z0-9._~+/=-]{8,4096}"
+    rf"|(?P<named>[\"']?\b(?:[\w.-]{{0,40}}[_.-])?(?:{_SECRET_WORDS})(?:[_.-]\w{{1,20}})?[\"']?\s{{0,4}}(?:[:=]|=>)\s{{0,4}})"
+    r"(?:\"[^\"]{1,4096}\"|'[^']{1,4096}'|[^\s\"',;&}{)(]{1,4096})"
+    r"|(?P<user>\b[a-z][a-z0-9+.-]{1,20}://[^\s/:@]{0,256}:)[^\s/@]{1,256}(?=@)"
+    r"|\beyJ[A-Za-z0-9_-]{8,4096}\.[A-Za-z0-9_-]{4,4096}(?:\.[A-Za-z0-9_-]{0,4096})?"  # JSON web tokens
+    r"|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"
+    r"|\bgh[pousr]_[A-Za-z0-9]{20,255}|\bgithub_pat_[A-Za-z0-9_]{20,255}|\bglpat-[A-Za-z0-9_-]{16,255}"
+    r"|\bxox[abeoprs]-[A-Za-z0-9-]{10,255}"
+    r"|\b(?:sk|rk|pk)[_-](?:live|test|proj|ant|or)?[A-Za-z0-9_-]{20,255}"
+    r"|\bAIza[A-Za-z0-9_-]{30,60}|\bya29\.[A-Za-z0-9_-]{20,1024}"
+    r"|\b(?:hf|npm|dop_v1|shpat)_[A-Za-z0-9]{20,255}|\bpypi-[A-Za-z0-9_-]{30,1024}"
+    r"|\bSG\.[A-Za-z0-9_-]{16,64}\.[A-Za-z0-9_-]{16,128}",
+)
+_MAYBE_AUTHORIZATION: Final = re.compile(
+    r"(?i)(authorization[\"']?\s{0,4}[:=]\s{0,4}[\"']?)(?:\w{1,20}\s{1,8})?[^\s\"',;]{1,4096}"
+)
+
+
+def redact(text: str) -> str:
+    """The text with everything that looks like a secret replaced by `[redacted]`; what names it stays.
+
+    Known are private keys, `Authorization` values, `password=…` and its relatives, passwords in URLs, JSON web
+    tokens and the keys of well-known services.
+    """
+    text = _MAYBE_AUTHORIZATION.sub(rf"\1{REDACTED}", text)
+    return _SECRET_VALUE.sub(_without_the_secret, text)
+
+
+def _without_the_secret(match: re.Match[str]) -> str:
+    kept = match["scheme"] or match["named"] or match["user"] or ""
+    return kept + REDACTED
+
+
+def redacted(text: str | None, max_chars: int) -> str | None:
+    """`clean`, then `redact`; `None` stays `None`. At most `max_chars` characters."""
+    # Redacted before the cap, so that a secret cut in half is still known by its front.
+    return None if text is None else clean(redact(clean(text, 4 * max_chars)), max_chars)
+
+
+def is_secret_key(key: str) -> bool:
+    """Whether an attribute of that name is never shown, whatever its value: `db.password`, `x-api-key`."""
+    return _SECRET_KEY.search(key) is not None
+
+
+def allowed_attributes(
+    attributes: Mapping[str, object],
+    *,
+    allowed: frozenset[str] | None = ALLOWED_FOREIGN_KEYS,
+) -> dict[str, AttributeScalar]:
+    """What of these attributes may be shown: at most 32, scalars only, texts cleaned, redacted and capped at 256.
+
+    Args:
+        attributes: by name; sequences and other non-scalars are left out.
+        allowed: names that pass; `None`: all but those that look secret (for what was handed to otelprogress itself).
+    """
+    kept: dict[str, AttributeScalar] = {}
+    for key, value in attributes.items():
+        if len(kept) == MAX_ATTRIBUTES:
+            break
+        if not isinstance(value, (str, bool, int, float)) or is_secret_key(key):
+            continue
+        if allowed is not None and key not in allowed:
+            continue
+        name = clean(key, MAX_KEY_CHARS)
+        kept[name] = (
+            clean(redact(clean(value, 4 * MAX_VALUE_CHARS)), MAX_VALUE_CHARS)
+            if isinstance(value, str)
+            else value
+        )
+    return kept

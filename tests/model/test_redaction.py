@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from otelprogress.model.redaction import (
+    MAX_ATTRIBUTES,
+    REDACTED,
+    allowed_attributes,
+    is_secret_key,
+    redact,
+    redacted,
+)
+
+SECRET = "c4n4ry" + "Q7x9" * 6
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"Authorization: Bearer {SECRET}",
+        f"authorization={SECRET}",
+        f'{{"Authorization": "Basic {SECRET}"}}',
+        f"sent with bearer {SECRET}",
+        f"password={SECRET}",
+        f"password: '{SECRET}'",
+        f'"db_password": "{SECRET}"',
+        f"PGPASSWORD_x token={SECRET}&next=1",
+        f"X-Api-Key: {SECRET}",
+        f"client_secret={SECRET}",
+        f"postgresql://etl:{SECRET}@db/flights",
+        f"-----BEGIN RSA PRIVATE KEY-----\n{SECRET}\n-----END RSA PRIVATE KEY----- rest",
+        f"-----BEGIN PRIVATE KEY----- {SECRET}",
+        f"eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIx{SECRET}.{SECRET}",
+        f"ghp_{SECRET}",
+        f"github_pat_{SECRET}",
+        f"sk-{SECRET}",
+        f"sk-ant-{SECRET}",
+        f"xoxb-{SECRET}",
+        f"Set-Cookie: {SECRET}",
+    ],
+)
+def test_what_looks_like_a_secret_is_replaced(text: str) -> None:
+    assert SECRET not in redact(text)
+    assert REDACTED in redact(text)
+
+
+def test_a_cloud_key_is_replaced() -> None:
+    assert redact("key AKIAIOSFODNN7EXAMPLE used") == f"key {REDACTED} used"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "12 rows rejected: bad date",
+        "token bucket full after 3 tries",
+        "GET https://example.org:8080/a?b=c",
+        "loaded 100k of 336k rows into flights",
+        "basic checks done",
+        "tokens used 1200",
+        "mail to a@b.example",
+        "author=smith",
+        "skipped 12 of 40; risk-free",
+    ],
+)
+def test_ordinary_texts_stay_as_they_are(text: str) -> None:
+    assert redact(text) == text
+
+
+def test_what_names_the_secret_stays() -> None:
+    assert (
+        redact("login failed, password=hunter2!x, user=anna")
+        == f"login failed, password={REDACTED}, user=anna"
+    )
+    assert redact("mysql://root:hunter2@db:3306/x") == f"mysql://root:{REDACTED}@db:3306/x"
+
+
+def test_a_secret_that_the_cap_would_cut_is_still_replaced() -> None:
+    assert redacted("x" * 90 + f" password={SECRET}", 110) == "x" * 90 + f" password={REDACTED}"
+    assert redacted(None, 10) is None
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["password", "db.password", "x-api-key", "auth_token", "SECRET_KEY", "http.request.header.authorization"],
+)
+def test_a_key_can_tell_that_its_value_is_secret(key: str) -> None:
+    assert is_secret_key(key)
+    assert allowed_attributes({key: "x"}, allowed=None) == {}
+
+
+@pytest.mark.parametrize("key", ["tenant", "author", "db.collection.name", "passenger.count", "tokenizer"])
+def test_an_ordinary_key_is_not_secret(key: str) -> None:
+    assert not is_secret_key(key)
+
+
+def test_of_foreign_attributes_only_those_on_the_list_pass() -> None:
+    given_ones = {
+        "http.route": "/a",
+        "db.statement": "SELECT 1",
+        "customer": "acme",
+        "http.request.method": "GET",
+    }
+    assert allowed_attributes(given_ones) == {"http.route": "/a", "http.request.method": "GET"}
+
+
+def test_of_our_own_attributes_all_scalars_pass_cleaned() -> None:
+    given_ones = {"day": "2026-11-21\x1b[31m", "n": 3, "ok": True, "list": [1], "note": f"token={SECRET}"}
+    assert allowed_attributes(given_ones, allowed=None) == {
+        "day": "2026-11-21",
+        "n": 3,
+        "ok": True,
+        "note": f"token={REDACTED}",
+    }
+
+
+def test_there_is_an_end_to_attributes() -> None:
+    assert len(allowed_attributes({f"k{n}": n for n in range(100)}, allowed=None)) == MAX_ATTRIBUTES
+
+
+@given(st.text(max_size=300))
+def test_redacting_twice_changes_nothing_more(text: str) -> None:
+    assert redact(redact(text)) == redact(text)
+
+
+@pytest.mark.parametrize(
+    "piece", ["a-", "password", "-----BEGIN PRIVATE KEY-----", "eyJ", "x://", "token ", "=", "a.b_"]
+)
+def test_no_text_is_slow(piece: str) -> None:
+    redact(piece * (16_384 // len(piece)))
