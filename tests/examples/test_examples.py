@@ -1,0 +1,139 @@
+"""Every example runs as it stands, in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+import otelprogress as progress
+from tests.waiting import aeventually
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+SAYS = {
+    "quickstart.py": r"^26115 rows, checksum [0-9a-f]{8}$",
+    "nightly_load.py": r"^\d+ rows loaded$",
+    "reindex_asyncio.py": r"^3322 planes indexed\ncancelled after 300 planes: enough for this example$",
+    "imperative.py": r"^refused: .*job-7.*\n16 airlines$",
+    "tqdm_unchanged.py": r"^checksum [0-9a-f]{8}$",
+}
+
+
+def run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, EXAMPLES / name, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("name", SAYS)
+def test_the_example_does_what_its_first_line_says(name: str) -> None:
+    done = run(name)
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(SAYS[name], done.stdout.strip(), re.DOTALL), done.stdout
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("start_method", ["spawn", "fork", "forkserver"])
+def test_the_pool_example_gives_the_same_checksums_with_every_start_method(start_method: str) -> None:
+    done = run("pool.py", "--start-method", start_method)
+    assert done.returncode == 0, done.stderr
+    assert len(set(done.stdout.split())) == 4
+    assert "Traceback" not in done.stderr
+
+
+def test_the_imperative_example_leaves_its_run_in_the_history() -> None:
+    run("imperative.py")
+    listed = subprocess.run(
+        [sys.executable, "-m", "otelprogress.cli.main", "list", "--json"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert '"name":"job-7"' in listed.stdout.replace(" ", "")
+    assert '"state":"succeeded"' in listed.stdout.replace(" ", "")
+
+
+async def test_a_flask_service_that_knows_nothing_of_us_is_live_by_a_rule_alone() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    service = subprocess.Popen(
+        [
+            str(Path(sys.executable).parent / "opentelemetry-instrument"),
+            *("--traces_exporter", "none", "--metrics_exporter", "none", "--logs_exporter", "none"),
+            *(sys.executable, EXAMPLES / "flask_import.py", "--port", str(port)),
+        ],
+        env=os.environ
+        | {"OTELPROGRESS_FEED": "on", "OTELPROGRESS_RULES": "name=POST /import*;children=steps"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        await aeventually(lambda: service.poll() is not None or listens(port), 60)
+        assert service.poll() is None, service.stderr and service.stderr.read()
+        seen: list[tuple[str, str]] = []
+        async with progress.AsyncClient() as client:
+            stream = client.watch(level="milestones")
+            post = urllib.request.Request(f"http://127.0.0.1:{port}/import/weather", method="POST")
+            answers: list[bytes] = []
+
+            def ask() -> None:
+                with urllib.request.urlopen(post, timeout=30) as answer:
+                    answers.append(answer.read())
+
+            import asyncio
+
+            asked = asyncio.create_task(asyncio.to_thread(ask))
+            async for event in stream:
+                seen.append((event.kind, event.step.name if event.step else ""))
+                if event.kind == "operation.ended":
+                    break
+            await asked
+        assert answers == [b'{"rows":26115}\n']
+        assert seen[0] == ("operation.started", "")
+        steps = [name for kind, name in seen if kind == "step.started"]
+        assert [name.split()[0].upper() for name in steps][:2] == ["CREATE", "INSERT"]
+        assert event.operation.name.startswith("POST /import")
+        assert event.operation.state == "succeeded"
+    finally:
+        service.send_signal(signal.SIGKILL)
+        service.wait()
+        if service.stderr:
+            service.stderr.close()
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+async def test_the_follower_sees_another_examples_milestones_and_can_wait_for_an_end() -> None:
+    follower = subprocess.Popen(
+        [sys.executable, EXAMPLES / "follow.py", "--name", "nightly*", "--events", "1"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        await aeventually(lambda: run("nightly_load.py").returncode == 0 and follower.poll() is not None, 100)
+        assert follower.stdout is not None
+        assert "nightly_load-" in follower.stdout.read()
+    finally:
+        follower.kill()
+        follower.wait()
+        assert follower.stdout is not None
+        follower.stdout.close()
