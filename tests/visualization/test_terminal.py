@@ -186,9 +186,9 @@ def test_a_redraw_is_one_write(screen, view):
 
 
 @on_a_terminal
-def test_no_color_means_no_colour(screen, _view, monkeypatch):
+def test_no_color_means_no_colour(screen, view, monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
-    view = TerminalView(make_console(screen, width=80, height=24))
+    view = TerminalView(make_console(screen, width=80, height=24))  # anew: it looks when it is made
     view.update([nightly_load()], NOW)
     view.stop()
     assert "\x1b[3" not in screen.raw.replace("\x1b[3m", "")
@@ -198,7 +198,7 @@ def test_no_color_means_no_colour(screen, _view, monkeypatch):
 def test_a_terminal_without_unicode_gets_ascii(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     screen = Screen(encoding="ascii")
-    view = TerminalView(make_console(screen, width=80, height=24))
+    view = TerminalView(make_console(screen, width=80, height=24))  # anew: it looks when it is made
     view.update([nightly_load(), make_view(7, title="größe 表")], NOW)
     view.stop()
     assert "* nightly load 2026-11-21" in screen.text
@@ -257,11 +257,11 @@ def test_off_is_no_view():
 
 
 @on_a_terminal
-def test_a_dumb_terminal_gets_lines(screen, _view, monkeypatch):
+def test_a_dumb_terminal_gets_lines(screen, view, monkeypatch):
     monkeypatch.setenv("TERM", "dumb")
     assert isinstance(open_view("auto"), LineView)
 
 
 @on_a_terminal
-def test_a_terminal_gets_bars(screen, _view):
+def test_a_terminal_gets_bars(screen, view):
     assert isinstance(open_view("auto"), TerminalView)
