@@ -1,0 +1,401 @@
+"""The child's end of the worker link: a process reports to its parent's feed instead of opening one.
+
+One daemon thread drains the child's host, keeps what it says until the parent has acknowledged it, and reconnects
+when the connection is cut. The application's threads only ring a bell. The connection itself is what proves life:
+it ends with the process, and never because the interpreter was busy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import random
+import select
+import threading
+import time
+import urllib.parse
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from otelprogress.exceptions import (
+    FeedDenied,
+    FeedError,
+    FeedUnavailable,
+    InvalidRecord,
+    InvalidValue,
+)
+from otelprogress.feed import runtime_file
+from otelprogress.feed.link_wire import LinkWire
+from otelprogress.model import semconv
+from otelprogress.protocol.backoff import Backoff
+from otelprogress.protocol.close_codes import CloseCode, retryable
+from otelprogress.protocol.link_session import LinkSender
+from otelprogress.protocol.messages import SUBPROTOCOL
+
+if TYPE_CHECKING:
+    from otelprogress.feed.host import Host
+    from otelprogress.model.events import Event
+    from otelprogress.model.tree import Applied
+
+_LOG: Final = logging.getLogger("otelprogress.feed")
+
+PATH: Final = "/v1/worker"
+_HANDSHAKE_S: Final = 5.0
+_IDLE_POLL_S: Final = 5.0
+"""With nothing to do the thread looks up this often, in seconds, for what time has caused in the host."""
+_GOODBYE_S: Final = 0.5
+"""How long the parent may take to close its side after `bye`; then it is closed anyway."""
+_EXIT_FLUSH_S: Final = 1.0
+
+
+class LinkStats(msgspec.Struct):
+    """What happened to a link since its start."""
+
+    connections: int = 0
+    """How often a connection was opened, the first time included."""
+    failed_attempts: int = 0
+    failures: int = 0
+    """Errors of our own: a bug here."""
+
+
+class LinkClient:
+    """Reports everything a host is told to the parent's feed.
+
+    Nothing is opened or started before the first event. Everything public may be called from any thread and
+    raises nothing.
+
+    Args:
+        host: this process's host. The link drains it and listens to it.
+        runtime_file_path: the parent's runtime file (`OTELPROGRESS_LINK`); read again before each attempt.
+        writer_id: of this process incarnation.
+        service: `service.name`; empty: not said.
+        max_pending: durable events kept until acknowledged; more are dropped and counted.
+        backoff_s: least and greatest pause between two attempts to connect. The parent waits a second for a
+            writer whose connection ended before it calls its operations lost.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        runtime_file_path: str | os.PathLike[str],
+        *,
+        writer_id: str,
+        service: str = "",
+        max_pending: int = 10_000,
+        backoff_s: tuple[float, float] = (0.05, 5.0),
+    ) -> None:
+        self.stats = LinkStats()
+        self.writer_id = writer_id
+        self._host = host
+        self._path = Path(runtime_file_path)
+        resource: dict[str, str | bool | int | float] = {semconv.PROCESS_PID: os.getpid()}
+        if service:
+            resource[semconv.SERVICE_NAME] = service
+        self._session = LinkSender(writer_id, resource=resource, max_pending=max_pending)
+        self._backoff = Backoff(backoff_s[0], backoff_s[1], rng=random.Random())
+        self._pid = os.getpid()
+        self._wire: LinkWire | None = None
+        self._opened_at_s = 0.0
+        self._retry_at_s = 0.0
+        self._given_up = False
+        self._ended = False
+        self._healthy = False
+        self._closing_at_s: float | None = None
+        self._goodbye_at_s: float | None = None
+        self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
+        self._told: deque[Event] = deque()
+        self._settled = threading.Condition()
+        self._flush_wanted = 0
+        self._flush_sent = 0
+        self._flush_acknowledged = 0
+        self._bell: tuple[int, int] | None = None
+
+    # --- any thread ---------------------------------------------------------------------------------------
+
+    def attach(self) -> None:
+        """Begin to listen to the host; the thread starts with the first event."""
+        self._host.add_listener(self._tell)
+        self._host.set_wake(self._ring)
+
+    @property
+    def dropped(self) -> int:
+        """Durable events that no room was left for."""
+        return self._session.dropped
+
+    @property
+    def connected(self) -> bool:
+        """Whether the parent has welcomed this writer on the present connection."""
+        return self._session.welcomed
+
+    @property
+    def given_up(self) -> bool:
+        """Whether the parent is proven gone or has refused us: nothing is kept or sent any more."""
+        return self._given_up
+
+    def flush(self, timeout_s: float, *, acknowledged: bool = False) -> bool:
+        """Wait until what was submitted before this call has left the process.
+
+        Args:
+            timeout_s: the wait is never longer.
+            acknowledged: wait until the parent has confirmed it, not only until the kernel has taken it. What the
+                kernel has taken arrives even when this process is killed the next moment.
+
+        Returns:
+            Whether that was reached. `True` at once when there is nothing to send, or nobody to send it to.
+        """
+        if self._has_nothing_to_do():
+            return True
+        with self._settled:
+            self._flush_wanted += 1
+            wanted = self._flush_wanted
+            self._ring()
+            return self._settled.wait_for(
+                lambda: (
+                    self._given_up
+                    or self._ended
+                    or wanted <= (self._flush_acknowledged if acknowledged else self._flush_sent)
+                ),
+                timeout_s,
+            )
+
+    def close(self, timeout_s: float = _EXIT_FLUSH_S) -> None:
+        """Send what is waiting, say `bye`, end the connection and the thread; in `timeout_s` or less.
+
+        Where no connection stands one attempt is made. What cannot be sent in time is dropped: the application's
+        exit does not wait for its parent.
+        """
+        if self._thread is None and not self._host.pending and not self._told:
+            self._ended = True
+            return
+        self._closing_at_s = time.monotonic() + timeout_s
+        self._retry_at_s = 0.0
+        self._ring()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout_s)
+
+    def abandon(self) -> None:
+        """Let go of everything without a word, in a forked child: the connection is the parent process's.
+
+        `feed.fork` has given up the socket already; the thread does not exist here.
+        """
+        self._ended = True
+        if self._bell is not None:
+            for fd in self._bell:
+                with contextlib.suppress(OSError):
+                    os.close(fd)
+            self._bell = None
+
+    def _has_nothing_to_do(self) -> bool:
+        if self._thread is None:
+            return not self._host.pending and not self._told
+        return self._given_up or self._ended
+
+    def _ring(self) -> None:
+        if self._ended or os.getpid() != self._pid:
+            return
+        if self._thread is None:
+            self._start()
+        bell = self._bell
+        if bell is not None:
+            with contextlib.suppress(OSError):  # full: it rings already
+                os.write(bell[1], b"!")
+
+    def _start(self) -> None:
+        with self._starting:
+            if self._thread is not None or self._ended:
+                return
+            reading, writing = os.pipe()
+            os.set_blocking(reading, False)
+            os.set_blocking(writing, False)
+            self._bell = (reading, writing)
+            thread = threading.Thread(target=self._run, name="otelprogress-link", daemon=True)
+            self._thread = thread
+            thread.start()
+
+    # --- the link's thread --------------------------------------------------------------------------------
+
+    def _tell(self, applied: Sequence[Applied]) -> None:
+        # Any thread that drains the host. The session belongs to the link's thread, which drains next.
+        if not self._given_up:
+            self._told.extend(each.source for each in applied)
+
+    def _run(self) -> None:
+        try:
+            while not self._is_over():
+                try:
+                    self._turn()
+                except Exception:
+                    self.stats.failures += 1
+                    _LOG.debug("the worker link failed", exc_info=True)
+                    self._hang_up()
+        finally:
+            self._hang_up()
+            with self._settled:
+                self._ended = True
+                self._settled.notify_all()
+
+    def _turn(self) -> None:
+        """One round: reduce, connect if due, send, wait, receive."""
+        flushing = self._flush_wanted
+        self._host.drain()
+        while self._told:
+            self._session.offer(self._told.popleft())
+        now_s = time.monotonic()
+        if (
+            self._wire is None
+            and not self._given_up
+            and now_s >= self._retry_at_s
+            and not self._session.settled
+        ):
+            self._connect(now_s)
+        self._send()
+        self._note_flushed(flushing)
+        if self._is_over():
+            return
+        self._wait()
+        self._receive()
+
+    def _connect(self, now_s: float) -> None:
+        try:
+            parent = runtime_file.read(self._path)
+            if not parent.live:
+                raise FeedDenied("the parent process is gone")
+            address = urllib.parse.urlsplit(parent.url).netloc
+            self._wire = LinkWire(f"ws://{address}{PATH}", parent.token, subprotocols=(SUBPROTOCOL,))
+        except (FileNotFoundError, FeedDenied, InvalidValue, InvalidRecord) as refused:
+            # A parent removes its file when it closes its feed, and a new one would write another.
+            self._give_up(str(refused))
+        except (OSError, FeedUnavailable):
+            self._failed(now_s)
+        else:
+            self._opened_at_s = now_s
+
+    def _send(self) -> None:
+        wire = self._wire
+        if wire is None or not wire.open:
+            return
+        if not self._session.connected:
+            wire.send(self._session.connection_opened())
+            self.stats.connections += 1
+        wire.write()
+        if not wire.wants_write:
+            for frame in self._session.outgoing():
+                wire.send(frame)
+        if self._closing_at_s is not None and self._goodbye_at_s is None and self._session.settled:
+            self._goodbye_at_s = time.monotonic() + _GOODBYE_S
+            wire.send(self._session.bye())
+            wire.say_goodbye()
+        wire.write()
+        if wire.closed:
+            self._lost_connection()
+
+    def _wait(self) -> None:
+        bell = self._bell
+        if bell is None:
+            return
+        poll = select.poll()
+        poll.register(bell[0], select.POLLIN)
+        wire = self._wire
+        if wire is not None and not wire.closed:
+            poll.register(wire.fileno(), select.POLLIN | (select.POLLOUT if wire.wants_write else 0))
+        ready = poll.poll(self._pause_s() * 1000)
+        for fd, _ in ready:
+            if fd == bell[0]:
+                with contextlib.suppress(OSError):
+                    os.read(fd, 4096)
+
+    def _receive(self) -> None:
+        wire = self._wire
+        if wire is None:
+            return
+        now_s = time.monotonic()
+        try:
+            for message in wire.read():
+                self._session.receive(message)
+        except FeedDenied as refused:
+            self._give_up(str(refused))
+            return
+        except FeedError as broken:
+            _LOG.debug("the worker link was ended: %s", broken)
+            wire.close()
+        if not wire.closed and not self._session.connected and now_s - self._opened_at_s > _HANDSHAKE_S:
+            wire.close()
+        if wire.closed:
+            self._lost_connection()
+        elif self._session.welcomed and not self._healthy:
+            self._healthy = True
+            self._backoff.connected(now_s)
+
+    def _pause_s(self) -> float:
+        now_s = time.monotonic()
+        until = [_IDLE_POLL_S]
+        if self._wire is None and not self._session.settled:
+            until.append(self._retry_at_s - now_s)
+        if self._wire is not None and not self._session.connected:
+            until.append(self._opened_at_s + _HANDSHAKE_S - now_s)
+        until += [at_s - now_s for at_s in (self._closing_at_s, self._goodbye_at_s) if at_s is not None]
+        due_unix_ns = self._host.next_deadline_unix_ns()
+        if due_unix_ns is not None:
+            until.append((due_unix_ns - self._host.clock.time_unix_ns()) / 1e9)
+        return max(0.0, min(until))
+
+    def _lost_connection(self) -> None:
+        code = self._wire.close_code if self._wire is not None else None
+        if code is not None and code != CloseCode.NORMAL and not retryable(code):
+            self._give_up(f"closed with {code}")
+            return
+        was_healthy, self._healthy = self._healthy, False
+        self._hang_up()
+        if was_healthy:
+            # The parent's grace is short: the first attempt is at once.
+            self._retry_at_s = 0.0
+        else:
+            self._failed(time.monotonic())
+
+    def _failed(self, now_s: float) -> None:
+        self.stats.failed_attempts += 1
+        self._retry_at_s = now_s + self._backoff.next_delay_s(now_s)
+        if self._closing_at_s is not None:
+            self._closing_at_s = now_s
+
+    def _hang_up(self) -> None:
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            wire.close()
+        self._session.connection_closed()
+
+    def _give_up(self, reason: str) -> None:
+        _LOG.debug("the worker link gives up: %s", reason)
+        self._hang_up()
+        self._given_up = True
+        self._session.clear()
+
+    def _is_over(self) -> bool:
+        if self._closing_at_s is None:
+            # The host still has to be drained when nobody is to be told.
+            return False
+        now_s = time.monotonic()
+        if now_s >= self._closing_at_s or (self._goodbye_at_s is not None and now_s >= self._goodbye_at_s):
+            return True
+        if self._given_up:
+            return True
+        return self._wire is None and self._session.settled and not self._host.pending
+
+    def _note_flushed(self, flushing: int) -> None:
+        if self._flush_acknowledged >= flushing:
+            return
+        wire = self._wire
+        sent = self._session.all_sent and wire is not None and wire.open and not wire.wants_write
+        with self._settled:
+            if sent or self._session.settled:
+                self._flush_sent = flushing
+            if self._session.settled:
+                self._flush_acknowledged = flushing
+            self._settled.notify_all()

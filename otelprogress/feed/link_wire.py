@@ -1,0 +1,223 @@
+"""One WebSocket connection over a plain socket, driven by the thread that owns it.
+
+`websockets.sync` starts a second thread for each connection; a child process that reports to its parent shall
+cost one. This is the sans-I/O protocol of websockets between a non-blocking socket and a poll loop.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import urllib.parse
+from collections import deque
+from typing import Final
+
+from websockets.client import ClientProtocol
+from websockets.exceptions import InvalidHandshake, InvalidStatus
+from websockets.frames import CONT, DATA_OPCODES, Frame
+from websockets.http11 import Response
+from websockets.protocol import State
+from websockets.typing import Subprotocol
+from websockets.uri import parse_uri
+
+from otelprogress.exceptions import FeedDenied, FeedUnavailable
+from otelprogress.feed import fork
+
+_SILENT: Final = logging.Logger("otelprogress.feed.link_wire", level=logging.CRITICAL + 1)  # noqa: LOG001 - it must not be found by name
+"""No configuration can open it: at DEBUG, `websockets` writes headers, and with them tokens."""
+_READ_BYTES: Final = 65_536
+_MAX_MESSAGE_BYTES: Final = 262_144
+_DENIED_STATUSES: Final = frozenset({400, 401, 403})
+
+KEEPALIVE_IDLE_S: Final = 5
+KEEPALIVE_INTERVAL_S: Final = 5
+KEEPALIVE_PROBES: Final = 3
+
+
+def keep_alive(sock: socket.socket) -> None:
+    """Let the kernel prove that the other host is there: 5 s idle, then 3 probes, 5 s apart.
+
+    Only the kernels answer each other: a process that is stopped or busy for a minute is not taken for dead.
+    """
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_KEEPIDLE", KEEPALIVE_IDLE_S),
+        ("TCP_KEEPALIVE", KEEPALIVE_IDLE_S),  # its name on macOS
+        ("TCP_KEEPINTVL", KEEPALIVE_INTERVAL_S),
+        ("TCP_KEEPCNT", KEEPALIVE_PROBES),
+    ):
+        option = getattr(socket, name, None)
+        if option is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+class LinkWire:
+    """A connection being opened, open or closed. Not thread-safe: one thread owns it.
+
+    Args:
+        url: `ws://host:port/path`; the host is numeric or resolves at once (loopback).
+        token: sent as a bearer token; `None` or empty: none is sent.
+        subprotocols: offered in this order.
+        connect_timeout_s: for the TCP connection only.
+
+    Raises:
+        FeedUnavailable: nobody listens there, or not in time.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: str | None,
+        *,
+        subprotocols: tuple[str, ...],
+        connect_timeout_s: float = 1.0,
+    ) -> None:
+        self._protocol = ClientProtocol(
+            parse_uri(url),
+            subprotocols=[Subprotocol(each) for each in subprotocols],
+            max_size=_MAX_MESSAGE_BYTES,
+            logger=_SILENT,
+        )
+        self._pending: deque[memoryview] = deque()
+        self._parts: list[bytes] = []
+        self._eof_wanted = False
+        self._socket = _connect(url, connect_timeout_s)
+        self.closed = False
+        request = self._protocol.connect()
+        if token:
+            request.headers["Authorization"] = f"Bearer {token}"
+        self._protocol.send_request(request)
+        self.write()
+
+    def fileno(self) -> int:
+        """The descriptor to poll; -1 once closed."""
+        return self._socket.fileno()
+
+    @property
+    def open(self) -> bool:
+        """Whether frames may be sent: the handshake is done and no close frame was sent or received."""
+        return not self.closed and self._protocol.state is State.OPEN
+
+    @property
+    def close_code(self) -> int | None:
+        """The code that the other side closed with; `None`: it did not say."""
+        received = self._protocol.close_rcvd
+        return None if received is None else received.code
+
+    @property
+    def wants_write(self) -> bool:
+        """Whether bytes wait for the socket to take them."""
+        return bool(self._pending) or self._eof_wanted
+
+    def send(self, payload: bytes) -> None:
+        """Queue one text frame; `write` takes it to the socket. Nothing happens unless `open`."""
+        if self.open:
+            self._protocol.send_text(payload)
+            self._collect()
+
+    def say_goodbye(self) -> None:
+        """Begin the closing handshake: what was sent before arrives, then the other side closes."""
+        if self.open:
+            self._protocol.send_close(1000)
+            self._collect()
+
+    def write(self) -> None:
+        """Give the socket what it takes. A failure closes the wire; it never blocks."""
+        try:
+            while self._pending:
+                chunk = self._pending[0]
+                sent = self._socket.send(chunk)
+                if sent < len(chunk):
+                    self._pending[0] = chunk[sent:]
+                    return
+                self._pending.popleft()
+            if self._eof_wanted:
+                self._eof_wanted = False
+                self._socket.shutdown(socket.SHUT_WR)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.close()
+
+    def read(self) -> list[bytes]:
+        """The complete messages that have arrived; the end of the stream closes the wire.
+
+        Raises:
+            FeedDenied: the handshake was refused for good (400, 401, 403).
+        """
+        messages: list[bytes] = []
+        try:
+            data = self._socket.recv(_READ_BYTES)
+        except BlockingIOError:
+            return messages
+        except OSError:
+            self.close()
+            return messages
+        if data:
+            self._protocol.receive_data(data)
+        else:
+            self._protocol.receive_eof()
+        for event in self._protocol.events_received():
+            if isinstance(event, Frame):
+                if event.opcode in DATA_OPCODES:
+                    self._assemble(event, messages)
+            elif isinstance(event, Response) and self._protocol.handshake_exc is not None:
+                refused: Exception = self._protocol.handshake_exc
+                self.close()
+                _raise_refusal(refused)
+        self._collect()
+        self.write()
+        if not data or self._protocol.state is State.CLOSED:
+            self.close()
+        return messages
+
+    def close(self) -> None:
+        """Close the socket at once; idempotent."""
+        if not self.closed:
+            self.closed = True
+            self._pending.clear()
+            self._socket.close()
+
+    def _collect(self) -> None:
+        for data in self._protocol.data_to_send():
+            if data:
+                self._pending.append(memoryview(data))
+            else:
+                self._eof_wanted = True
+
+    def _assemble(self, frame: Frame, messages: list[bytes]) -> None:
+        if frame.opcode is not CONT:
+            self._parts.clear()
+        self._parts.append(bytes(frame.data))
+        if frame.fin:
+            messages.append(b"".join(self._parts))
+            self._parts.clear()
+
+
+def _connect(url: str, timeout_s: float) -> socket.socket:
+    parts = urllib.parse.urlsplit(url)
+    host, port = parts.hostname or "127.0.0.1", parts.port or 80
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    sock = socket.socket(family, kind, protocol)
+    fork.guard_connecting(sock.fileno())
+    try:
+        sock.settimeout(timeout_s)
+        sock.connect(address)
+        fork.guard_peer(str(address[0]), int(address[1]))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        keep_alive(sock)
+        sock.setblocking(False)
+    except OSError as failed:
+        fork.release_connecting(sock.fileno())
+        sock.close()
+        raise FeedUnavailable(f"nobody listens at {host}:{port}: {failed}") from failed
+    fork.release_connecting(sock.fileno())
+    return sock
+
+
+def _raise_refusal(refused: Exception) -> None:
+    if isinstance(refused, InvalidStatus) and refused.response.status_code in _DENIED_STATUSES:
+        raise FeedDenied(f"refused with status {refused.response.status_code}") from refused
+    if isinstance(refused, InvalidHandshake):
+        raise FeedUnavailable(f"the handshake failed: {refused}") from refused
+    raise refused

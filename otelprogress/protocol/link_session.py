@@ -1,0 +1,265 @@
+"""Both ends of the worker link, sans I/O: a child process reports to its parent's feed.
+
+The worker numbers its durable events from 1, sends them in order, and keeps each until the parent has acknowledged
+it; on a new connection it goes on behind the last one the parent has. Conflated events are not numbered and not
+kept: of each run only the newest waits. The parent takes each number of a writer once.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+import msgspec
+
+from otelprogress.exceptions import RemoteProtocolError
+from otelprogress.model.events import Event
+from otelprogress.protocol import encoding
+from otelprogress.protocol.close_codes import CloseCode
+from otelprogress.protocol.messages import (
+    PROTOCOL_VERSION,
+    Alive,
+    Bye,
+    Drain,
+    Error,
+    LinkAck,
+    LinkEvents,
+    LinkWelcome,
+    Register,
+)
+
+FRAME_BYTES: Final = 128 * 1024
+"""An `events` frame is closed once it holds this much; the limit of a worker's frame is twice that."""
+WINDOW_EVENTS: Final = 2048
+"""Events sent and not acknowledged; beyond it the worker waits, so that neither side hoards."""
+WORKER_FRAME_BYTES: Final = 256 * 1024
+
+
+class _Kept(msgspec.Struct, gc=False):
+    n: int
+    data: bytes
+
+
+class LinkSender:
+    """The worker's end. It survives its connections.
+
+    Args:
+        writer_id: of this process incarnation.
+        resource: attributes of the process; `process.pid` lets a parent say how its child ended.
+        max_pending: durable events kept; one more is dropped, and counted.
+        max_pending_bytes: of them, encoded.
+        max_ticks: runs whose newest tick waits.
+    """
+
+    def __init__(
+        self,
+        writer_id: str,
+        *,
+        resource: dict[str, str | bool | int | float] | None = None,
+        max_pending: int = 10_000,
+        max_pending_bytes: int = 16 * 1024 * 1024,
+        max_ticks: int = 10_000,
+    ) -> None:
+        self.dropped = 0
+        """Durable events that found no room."""
+        self.connected = False
+        """Whether `connection_opened` was called and `connection_closed` not yet."""
+        self.welcomed = False
+        """Whether the parent has answered on this connection."""
+        self._writer_id = writer_id
+        self._resource = resource or {}
+        self._max_pending = max_pending
+        self._max_pending_bytes = max_pending_bytes
+        self._max_ticks = max_ticks
+        self._clear()
+
+    def _clear(self) -> None:
+        self._kept: deque[_Kept] = deque()
+        self._kept_bytes = 0
+        self._ticks: dict[str, Event] = {}
+        self._said_dropped = 0
+        self._next = 1
+        self._sent = 0
+
+    def offer(self, event: Event) -> None:
+        """Take over one event; over the bounds it is dropped and counted."""
+        if not event.durable:
+            if event.run_id in self._ticks or len(self._ticks) < self._max_ticks:
+                self._ticks[event.run_id] = event
+            return
+        data = encoding.encode_link_event(event)
+        if (
+            len(self._kept) >= self._max_pending
+            or self._kept_bytes + len(data) > self._max_pending_bytes
+            or len(data) > FRAME_BYTES
+        ):
+            self.dropped += 1
+            return
+        # What the run has said since is older news than this.
+        self._ticks.pop(event.run_id, None)
+        self._kept.append(_Kept(self._next, data))
+        self._kept_bytes += len(data)
+        self._next += 1
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing waits to be sent or acknowledged."""
+        return not self._kept and not self._ticks
+
+    @property
+    def all_sent(self) -> bool:
+        """Whether everything offered was handed out on this connection."""
+        return self.welcomed and self._sent >= self._next - 1 and not self._ticks
+
+    def clear(self) -> None:
+        """Forget what is kept: there is nobody to send it to."""
+        self._clear()
+
+    def connection_opened(self) -> bytes:
+        """A new connection stands; its first frame, `register`."""
+        self.connected = True
+        return encoding.encode(
+            Register(version=PROTOCOL_VERSION, writer=self._writer_id, resource=self._resource)
+        )
+
+    def connection_closed(self) -> None:
+        """The connection ended: what is not acknowledged will be sent again."""
+        self.connected = self.welcomed = False
+
+    def receive(self, frame: bytes) -> None:
+        """One frame of the parent's.
+
+        Raises:
+            RemoteProtocolError: it is no message, or not at this time.
+        """
+        message = encoding.decode(encoding.HOST_MESSAGES, frame, max_bytes=WORKER_FRAME_BYTES)
+        if isinstance(message, LinkWelcome):
+            self.welcomed = True
+            self._acknowledge(message.n)
+            # Everything that is left was not taken, whatever was sent before.
+            self._sent = self._kept[0].n - 1 if self._kept else self._next - 1
+        elif isinstance(message, LinkAck):
+            self._acknowledge(message.n)
+        elif isinstance(message, (Error, Drain)):
+            # The close that follows says it too.
+            return
+
+    def outgoing(self) -> list[bytes]:
+        """Frames to send now; empty before the welcome, and while too much is unacknowledged."""
+        if not self.welcomed:
+            return []
+        frames: list[bytes] = []
+        batch: list[bytes] = []
+        size = 0
+        # Numbers are consecutive, so the first one not sent has a known place.
+        first = self._sent - self._kept[0].n + 1 if self._kept else 0
+        for index in range(first, min(len(self._kept), WINDOW_EVENTS)):
+            kept = self._kept[index]
+            if batch and size + len(kept.data) > FRAME_BYTES:
+                frames.append(self._frame(kept.n - len(batch), batch))
+                batch, size = [], 0
+            batch.append(kept.data)
+            size += len(kept.data)
+            self._sent = kept.n
+        if batch:
+            frames.append(self._frame(self._sent - len(batch) + 1, batch))
+        if self._ticks and self._sent >= self._next - 1:
+            # Ticks come after what they are newer than.
+            frames.extend(self._tick_frames())
+        return frames
+
+    def _frame(self, n: int, batch: list[bytes]) -> bytes:
+        self._said_dropped = self.dropped
+        return encoding.encode(
+            LinkEvents(n=n, events=tuple(msgspec.Raw(data) for data in batch), dropped=self.dropped)  # type: ignore[arg-type]  # raw JSON of the same shape
+        )
+
+    def _tick_frames(self) -> list[bytes]:
+        ticks, self._ticks = list(self._ticks.values()), {}
+        per_frame = 200
+        return [
+            encoding.encode(
+                LinkEvents(n=self._next, ticks=tuple(ticks[at : at + per_frame]), dropped=self.dropped)
+            )
+            for at in range(0, len(ticks), per_frame)
+        ]
+
+    def alive(self) -> bytes:
+        """The frame that says: this writer lives."""
+        return encoding.encode(Alive())
+
+    def bye(self, reason: str = "") -> bytes:
+        """The last frame: the end of this connection is no death."""
+        return encoding.encode(Bye(reason=reason))
+
+    def _acknowledge(self, n: int) -> None:
+        if n >= self._next:
+            raise RemoteProtocolError(
+                f"acknowledged {n}, but only {self._next - 1} were sent", CloseCode.BAD_MESSAGE
+            )
+        while self._kept and self._kept[0].n <= n:
+            self._kept_bytes -= len(self._kept.popleft().data)
+
+
+class LinkReceiver:
+    """The parent's end, of one writer. It survives the writer's connections.
+
+    Attributes:
+        taken: the last number that was taken.
+        dropped: durable events the worker says it had to drop.
+        said_bye: whether the worker left on purpose.
+    """
+
+    def __init__(self, writer_id: str) -> None:
+        self.writer_id = writer_id
+        self.taken = 0
+        self.dropped = 0
+        self.missed = 0
+        self.said_bye = False
+
+    def welcome(self, connection: str) -> bytes:
+        """The answer to `register`."""
+        self.said_bye = False
+        return encoding.encode(LinkWelcome(connection=connection, n=self.taken))
+
+    def receive(self, frame: bytes) -> list[Event]:
+        """The events of one frame that were not taken before, in order.
+
+        Raises:
+            RemoteProtocolError: it is no message of a worker, or not at this time.
+        """
+        message = encoding.decode(encoding.WORKER_MESSAGES, frame, max_bytes=WORKER_FRAME_BYTES)
+        if isinstance(message, LinkEvents):
+            return self._take(message)
+        if isinstance(message, Register):
+            raise RemoteProtocolError("registered twice on one connection", CloseCode.BAD_MESSAGE)
+        if isinstance(message, Bye):
+            self.said_bye = True
+        return []
+
+    def ack(self) -> bytes:
+        """The frame that acknowledges what was taken."""
+        return encoding.encode(LinkAck(n=self.taken))
+
+    def _take(self, message: LinkEvents) -> list[Event]:
+        self.dropped = max(self.dropped, message.dropped)
+        fresh = [event for n, event in enumerate(message.events, message.n) if n > self.taken]
+        if message.events:
+            if message.n > self.taken + 1:
+                self.missed += message.n - self.taken - 1
+            self.taken = max(self.taken, message.n + len(message.events) - 1)
+        return [*fresh, *message.ticks]
+
+
+def registration(frame: bytes, *, max_bytes: int = WORKER_FRAME_BYTES) -> Register:
+    """The first frame of a worker's connection.
+
+    Raises:
+        RemoteProtocolError: it is something else, or of a version this side does not speak.
+    """
+    message = encoding.decode(encoding.WORKER_MESSAGES, frame, max_bytes=max_bytes)
+    if not isinstance(message, Register):
+        raise RemoteProtocolError("the first frame must be `register`", CloseCode.BAD_MESSAGE)
+    if message.version != PROTOCOL_VERSION:
+        raise RemoteProtocolError(f"version {message.version} is not spoken here", CloseCode.BAD_MESSAGE)
+    return message
