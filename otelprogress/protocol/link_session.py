@@ -171,7 +171,7 @@ class LinkSender:
     def _frame(self, n: int, batch: list[bytes]) -> bytes:
         self._said_dropped = self.dropped
         return encoding.encode(
-            LinkEvents(n=n, events=tuple(msgspec.Raw(data) for data in batch), dropped=self.dropped)  # type: ignore[arg-type]  # raw JSON of the same shape
+            LinkEvents(n=n, events=tuple(msgspec.Raw(data) for data in batch), dropped=self.dropped)  # type: ignore[misc]  # raw JSON of the same shape
         )
 
     def _tick_frames(self) -> list[bytes]:
