@@ -139,7 +139,8 @@ class ProgressEmitter:
             return
         try:
             if ledger is not None and not ledger.finished:
-                self._flush(span, ledger)
+                if span.is_recording():  # an ended span answers every event with a warning
+                    self._flush(span, ledger)
                 ledger.finished = True
             span_tap.untap(span)
             REGISTRY.discard(span.get_span_context().span_id)
@@ -147,12 +148,12 @@ class ProgressEmitter:
             self.stats.span_errors += 1
 
     def _put_on_span(self, event: Event, span: Span, ledger: SpanLedger) -> None:
+        if not span.is_recording():
+            return
         kind = event.kind
         if kind == semconv.OPERATION_STARTED:
             if attributes := start_attributes(event):
                 span.set_attributes(attributes)
-            return
-        if not span.is_recording():
             return
         if kind == semconv.OPERATION_ENDED:
             self._end_on_span(event, span, ledger)

@@ -8,6 +8,7 @@ a private name is gone.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -37,6 +38,23 @@ class _Tap:
         self.on_event(name, attributes, timestamp)
 
 
+class _EndTap:
+    """Stands in for `span.end`: ours first, once, then the application's call."""
+
+    __slots__ = ("before_end", "original")
+
+    def __init__(self, original: Callable[..., None], before_end: Callable[[], object]) -> None:
+        self.original = original
+        self.before_end: Callable[[], object] | None = before_end
+
+    def __call__(self, *args: Any, **kwargs: Any) -> None:
+        before_end, self.before_end = self.before_end, None
+        if before_end is not None:
+            with contextlib.suppress(Exception):
+                before_end()
+        self.original(*args, **kwargs)
+
+
 def tap(span: Span, on_event: OnEvent) -> bool:
     """Call `on_event` after each event that somebody else adds to `span`, on their thread.
 
@@ -55,11 +73,20 @@ def tap(span: Span, on_event: OnEvent) -> bool:
     return True
 
 
+def tap_end(span: Span, before_end: Callable[[], object]) -> None:
+    """Call `before_end` once, just before `span` ends, on the thread that ends it; what it raises is swallowed."""
+    span.end = _EndTap(span.end, before_end)  # type: ignore[method-assign]  # that is the tap
+
+
 def untap(span: Span) -> None:
-    """Undo `tap`. Also breaks the reference cycle it made, so that an ended span is freed at once."""
+    """Undo `tap` and `tap_end`. Breaks the reference cycles they made, so that an ended span is freed at once."""
     own = getattr(span, "__dict__", None)
-    if own is not None and isinstance(own.get("add_event"), _Tap):
+    if own is None:
+        return
+    if isinstance(own.get("add_event"), _Tap):
         own.pop("add_event", None)
+    if isinstance(own.get("end"), _EndTap):
+        own.pop("end", None)
 
 
 def add_own_event(span: Span, name: str, attributes: Mapping[str, Any], time_unix_ns: int) -> None:

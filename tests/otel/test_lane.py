@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+from otelprogress.otel.lane import Lane
+from otelprogress.otel.target import OtlpEndpoint
+from otelprogress.otel.transport import DELIVERED, Answer, Verdict
+
+ENDPOINT = OtlpEndpoint("http://c/v1/logs", "http/protobuf")
+BUSY = Answer(Verdict.RETRY, "HTTP 503")
+GONE = Answer(Verdict.RETRY, "ConnectionError", reached=False)
+
+
+def encode(entries):
+    if any(entry == "bad" for entry in entries):
+        raise ValueError(entries)
+    return "".join(entries[:2]).encode(), min(len(entries), 2)
+
+
+def lane(*entries: str, limit: int = 100) -> Lane:
+    made = Lane("logs", ENDPOINT, encode, limit=limit)
+    for entry in entries:
+        made.spool.put(entry)
+    return made
+
+
+def test_the_same_bytes_are_tried_until_an_answer_settles_them():
+    one = lane("a", "b", "c")
+    body = one.next_body()
+    one.settle(BUSY, 10.0)
+    assert one.next_body() is body
+    one.settle(DELIVERED, 11.0)
+    assert one.next_body() == b"c"
+    assert one.stats.delivered == 2
+    assert one.stats.retries == 1
+
+
+def test_pauses_grow_to_a_cap_and_start_small_after_a_delivery():
+    one = lane("a")
+    pauses = []
+    for _ in range(12):
+        one.next_body()
+        one.settle(BUSY, 0.0)
+        pauses.append(one.not_before_s)
+    assert pauses[0] <= 0.2
+    assert 2.5 <= pauses[-1] <= 5.0
+    one.settle(DELIVERED, 0.0)
+    assert one.not_before_s == 0.0
+    assert not one.failing
+
+
+def test_what_the_receiver_asks_for_is_waited_for_up_to_half_a_minute():
+    one = lane("a")
+    one.next_body()
+    one.settle(Answer(Verdict.RETRY, retry_after_s=7.0), 100.0)
+    assert one.not_before_s == 107.0
+    one.settle(Answer(Verdict.RETRY, retry_after_s=1e9), 100.0)
+    assert one.not_before_s == 130.0
+
+
+def test_a_refused_request_is_counted_and_the_next_one_goes_on():
+    one = lane("a", "b", "c")
+    one.next_body()
+    one.settle(Answer(Verdict.REFUSED, "HTTP 400"), 0.0)
+    assert one.stats.refused == 2
+    assert one.next_body() == b"c"
+
+
+def test_a_signal_that_nobody_takes_is_off_and_what_waited_is_counted():
+    one = lane("a", "b", "c")
+    one.next_body()
+    one.settle(Answer(Verdict.UNSUPPORTED, "HTTP 404"), 0.0)
+    assert one.done
+    assert one.lost() == 3
+
+
+def test_entries_that_a_partial_success_rejects_are_not_delivered_ones():
+    one = lane("a", "b")
+    one.next_body()
+    one.settle(Answer(Verdict.DELIVERED, rejected=1), 0.0)
+    assert (one.stats.delivered, one.stats.rejected) == (1, 1)
+
+
+def test_an_entry_that_cannot_be_encoded_takes_no_neighbour_along():
+    one = lane("a", "bad", "b", "bad")
+    sent = []
+    while (body := one.next_body()) is not None:
+        sent.append(body)
+        one.settle(DELIVERED, 0.0)
+    assert b"".join(sent) == b"ab"
+    assert one.lost() == 2
+
+
+def test_before_the_exit_an_absent_receiver_is_not_asked_again():
+    one = lane("a")
+    one.next_body()
+    one.settle(GONE, 0.0, closing_left_s=2.0)
+    assert one.done
+    assert one.abandon() == 1
+
+
+def test_before_the_exit_a_busy_receiver_is_asked_again_soon():
+    one = lane("a")
+    one.next_body()
+    one.settle(BUSY, 0.0, closing_left_s=2.0)
+    assert not one.done
+    assert one.not_before_s <= 0.1
+
+
+def test_before_the_exit_nobody_waits_longer_than_there_is_time():
+    one = lane("a")
+    one.next_body()
+    one.settle(Answer(Verdict.RETRY, retry_after_s=5.0), 0.0, closing_left_s=2.0)
+    assert one.done
