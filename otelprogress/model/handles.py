@@ -1,0 +1,104 @@
+"""Handles of runs, `slug(name)-n`, and what people and agents type instead of an id."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from otelprogress.exceptions import AmbiguousOperation, UnknownOperation
+from otelprogress.model.state import RunState
+from otelprogress.model.text import slug
+
+MAX_CANDIDATES = 10
+"""How many handles an ambiguity lists."""
+
+
+class Handles:
+    """Gives handles and finds runs by them.
+
+    Args:
+        next_number: the next n for a slug; `None` counts in memory, from 1.
+    """
+
+    def __init__(self, next_number: Callable[[str], int] | None) -> None:
+        self._next_number = next_number or self._count
+        self._numbers: dict[str, int] = {}
+        self._by_handle: dict[str, str] = {}
+        self._by_label: dict[str, dict[str, None]] = {}
+
+    def give(self, run: RunState) -> None:
+        """Give a run its handle, for good."""
+        front = slug(run.name or (run.extra.label if run.extra and run.extra.label else ""))
+        handle = f"{front}-{self._next_number(front)}"
+        while handle in self._by_handle:
+            handle = f"{front}-{self._next_number(front)}"
+        run.handle = handle
+        self._by_handle[handle] = run.id
+        self.label(run)
+
+    def label(self, run: RunState) -> None:
+        """Make a run findable by its label."""
+        if run.extra is not None and run.extra.label:
+            self._by_label.setdefault(run.extra.label, {})[run.id] = None
+
+    def forget(self, run: RunState) -> None:
+        """The run left the tree."""
+        self._by_handle.pop(run.handle, None)
+        label = run.extra.label if run.extra is not None else None
+        if label and (runs := self._by_label.get(label)) is not None:
+            runs.pop(run.id, None)
+            if not runs:
+                del self._by_label[label]
+
+    def resolve(self, text: str, runs: Mapping[str, RunState]) -> str:
+        """The run that a handle, an id, a label or a unique prefix of one of them means.
+
+        A label means its live run, or the one started last when none is live.
+
+        Raises:
+            UnknownOperation: nothing matches.
+            AmbiguousOperation: several do; lists the candidates.
+        """
+        if (found := self._by_handle.get(text)) is not None:
+            return found
+        if text in runs and runs[text].spoken:
+            return text
+        if (labelled := self._by_label.get(text)) is not None:
+            live = [runs[run_id] for run_id in labelled if runs[run_id].live]
+            if len(live) > 1:
+                raise self._ambiguous(text, live)
+            return (
+                live[0] if live else max((runs[one] for one in labelled), key=lambda run: run.started_ns)
+            ).id
+        if not text:
+            raise UnknownOperation(
+                "no operation named: give a handle, an id, a label or the beginning of one"
+            )
+        matches = {
+            run.id: run
+            for run in runs.values()
+            if run.spoken
+            and (
+                run.handle.startswith(text)
+                or run.id.startswith(text)
+                or (
+                    run.extra is not None and run.extra.label is not None and run.extra.label.startswith(text)
+                )
+            )
+        }
+        if not matches:
+            raise UnknownOperation(
+                f"no operation has the handle, id or label {text!r}, or one that starts so"
+            )
+        if len(matches) > 1:
+            raise self._ambiguous(text, matches.values())
+        return next(iter(matches))
+
+    def _ambiguous(self, text: str, runs: Iterable[RunState]) -> AmbiguousOperation:
+        handles = sorted(run.handle for run in runs)
+        shown = ", ".join(handles[:MAX_CANDIDATES]) + (", …" if len(handles) > MAX_CANDIDATES else "")
+        return AmbiguousOperation(f"{text!r} means {len(handles)} operations: {shown}", handles)
+
+    def _count(self, front: str) -> int:
+        number = self._numbers.get(front, 0) + 1
+        self._numbers[front] = number
+        return number

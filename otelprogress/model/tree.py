@@ -1,0 +1,714 @@
+"""All runs that one host knows: takes events in, answers with what to publish.
+
+`OperationTree` puts the parts together: what may count and in which order (`carriers`), what it does to a run
+(`reduce`), what follows for its ancestors (`rollup`), what is published (`views`), and what the passing of time
+causes. It reads no clock and holds no lock: its host calls it from one thread at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
+
+import msgspec
+
+from otelprogress.exceptions import IllegalTransition, InvalidRecord
+from otelprogress.model import semconv
+from otelprogress.model.bounds import Repairs, check_durable, check_run_id, repaired
+from otelprogress.model.carriers import Carrier, Lane, admit, give_up
+from otelprogress.model.estimate import stall_after_s
+from otelprogress.model.events import OUTCOMES, Event, FeedEvent, OperationView, Source, State
+from otelprogress.model.handles import Handles
+from otelprogress.model.reduce import MOVED, STEP_EVENTS, reduce
+from otelprogress.model.rollup import attach, is_idle, propagate
+from otelprogress.model.state import RunState, Writer
+from otelprogress.model.timetable import Timetable
+from otelprogress.model.views import BaselineLookup, operation_view, step_view
+
+TICK: Final = semconv.OPERATION_PROGRESSED
+_SIGNS_OF_LIFE: Final = frozenset(
+    {TICK, semconv.STEP_STARTED, semconv.STEP_ENDED, semconv.OPERATION_NOTED, semconv.INPUT_REQUESTED}
+)
+"""What only a process that lives says: it takes a verdict of `lost` back."""
+_REVIVED_BY_ALIVE: Final = frozenset({"link", "keepalive", "lease", "pid"})
+"""Detectors that judged from outside. The others are the writer's own last word."""
+_SHORT_KIND: Final = {
+    kind: kind.removeprefix(semconv.PREFIX) for kind in semconv.DURABLE_EVENTS | semconv.CONFLATED_EVENTS
+}
+_GONE_KEPT: Final = 8192
+"""Evicted runs remembered, so that a late repetition does not bring one back."""
+
+
+class TreeLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a tree keeps and how long it waits. Seconds, counts."""
+
+    keep_ended_s: float = 600.0
+    max_runs: int = 100_000
+    """Ended runs go first when there are more; live ones never go."""
+    reorder_window_s: float = 1.0
+    span_end_grace_s: float = 5.0
+    foreign_notes_per_s: float = 10.0
+    foreign_notes_burst: float = 100.0
+    foreign_flush_s: float = 1.0
+    """How long folded notes wait for the one that counts them."""
+    max_depth: int = 256
+    """A run deeper than this becomes a root."""
+    max_held: int = 1024
+    """Events of one run that may wait for their order; more end the wait."""
+
+
+DEFAULT_LIMITS: Final = TreeLimits()
+
+
+class TreeStats(msgspec.Struct, gc=False):
+    """What was counted since the start."""
+
+    applied: int = 0
+    duplicates: int = 0
+    stale: int = 0
+    """Events that said nothing new, or something older than what is known."""
+    after_end: int = 0
+    """Ticks of runs that had ended."""
+    late: int = 0
+    incomplete: int = 0
+    illegal: int = 0
+    """Moves that the transition table does not have."""
+    cycles: int = 0
+    too_deep: int = 0
+    overruled: int = 0
+    """Span events of runs whose log events arrive."""
+    foreign_folded: int = 0
+    revived: int = 0
+    evicted: int = 0
+    alive: int = 0
+    ancestors_touched: int = 0
+    repairs: Repairs = msgspec.field(default_factory=Repairs)
+
+
+class Applied(msgspec.Struct, frozen=True, gc=False):
+    """One thing to publish."""
+
+    event: FeedEvent
+    source: Event
+    """The event behind it: the writer's, or one that the tree made (then without writer and sequence)."""
+    durable: bool
+    terminal: bool
+
+
+class OperationTree:
+    """The runs of one host.
+
+    Args:
+        next_number: n of the handle `slug-n`; `None` counts in memory.
+        limits: what to keep, how long to wait.
+        baselines: durations of earlier runs for the ETA; `None`: no history.
+    """
+
+    def __init__(
+        self,
+        *,
+        next_number: Callable[[str], int] | None = None,
+        limits: TreeLimits = DEFAULT_LIMITS,
+        baselines: BaselineLookup | None = None,
+    ) -> None:
+        self.limits = limits
+        self.stats = TreeStats()
+        self._baselines = baselines
+        self._handles = Handles(next_number)
+        self._runs: dict[str, RunState] = {}
+        self._spoken = 0
+        self._orphans: dict[str, dict[str, None]] = {}
+        self._writers: dict[str, Writer] = {}
+        self._ended: dict[str, int] = {}
+        self._gone: dict[str, None] = {}
+        self._windows = Timetable()
+        self._stalls = Timetable()
+        self._window_ns = int(limits.reorder_window_s * 1e9)
+        self._grace_ns = int(limits.span_end_grace_s * 1e9)
+        self._flush_ns = int(limits.foreign_flush_s * 1e9)
+
+    # --- taking events in ------------------------------------------------------------------------------------
+
+    def apply(self, event: Event, now_unix_ns: int) -> list[Applied]:
+        """Take one event in.
+
+        Args:
+            event: from a writer, by any carrier.
+            now_unix_ns: the host's clock.
+
+        Returns:
+            What to publish, in order: nothing for a duplicate, a stale event or one that has to wait (`stats`
+            counts them); several when it released others, revived its run or ended a stall, its own or an
+            ancestor's.
+
+        Raises:
+            InvalidRecord: the event breaks the conventions; nothing was changed.
+        """
+        kind = event.kind
+        if kind == semconv.WRITER_ALIVE:
+            return self._alive(event, now_unix_ns)
+        if kind == semconv.STEPS_FOLDED:
+            return []
+        if kind != TICK:
+            check_durable(event)
+        run = self._runs.get(event.run_id)
+        if run is None:
+            run = self._create(event, now_unix_ns)
+            if run is None:
+                self.stats.after_end += 1
+                return []
+        elif run.tenant != event.tenant:
+            raise InvalidRecord(f"run {run.id} belongs to another tenant")
+        source = event.source
+        if source is Source.LOG:
+            run.log_seen = True
+        elif source is Source.SPAN_EVENT and run.log_seen:
+            self.stats.overruled += 1
+            return []
+        if event.writer_id or not run.writer.id:
+            self._hear(run, event, now_unix_ns)
+        if kind == TICK:
+            if not run.spoken and event.name is None:
+                return self._hold(run, event, now_unix_ns)
+            return self._commit(run, event, now_unix_ns, late=False)
+        return self._apply_durable(run, event, now_unix_ns)
+
+    def _apply_durable(self, run: RunState, event: Event, now_ns: int) -> list[Applied]:
+        number = event.sequence
+        if number is None:
+            carrier = _carrier(run)
+            if carrier.seen(event):
+                self.stats.duplicates += 1
+                return []
+            if event.source is Source.FOREIGN and not self._within_rate(run, carrier, event, now_ns):
+                return []
+            if not run.spoken and event.name is None and event.kind != semconv.OPERATION_STARTED:
+                return self._hold(run, event, now_ns)
+            if event.kind == semconv.OPERATION_ENDED and event.source is Source.SPAN_END and self._waits(run):
+                carrier.closing, carrier.closes_ns = event, now_ns + self._grace_ns
+                self._windows.add(carrier.closes_ns, run.id)
+                return []
+            return self._commit(run, event, now_ns, late=False)
+        if (run.carrier is None or not run.carrier.lanes) and event.writer_id == run.writer.id:
+            # The ordinary case: one writer, everything in order.
+            if number == run.sequence + 1:
+                run.sequence = number
+                return self._commit_spoken(run, event, now_ns)
+            if number <= run.sequence:
+                self.stats.duplicates += 1
+                return []
+        carrier = _carrier(run)
+        if not carrier.lanes:
+            carrier.lanes.append(Lane(run.writer.id, run.sequence))
+        lane = carrier.lane(event.writer_id)
+        ready = admit(lane, event, number)
+        if ready is None:
+            self.stats.duplicates += 1
+            return []
+        if not ready:
+            if len(lane.held) > self.limits.max_held:
+                return self._end_window(run, carrier, now_ns)
+            self._open_window(run, carrier, now_ns)
+            return []
+        return [
+            applied
+            for each, late in ready
+            for applied in (
+                self._commit(run, each, now_ns, late=True) if late else self._commit_spoken(run, each, now_ns)
+            )
+        ]
+
+    def _waits(self, run: RunState) -> bool:
+        """Whether the end of a run's span waits for an event that says more: only where log events arrive."""
+        return run.live and run.log_seen
+
+    def _commit_spoken(self, run: RunState, event: Event, now_ns: int) -> list[Applied]:
+        applied = self._commit(run, event, now_ns, late=False)
+        if run.carrier is not None and run.carrier.loose and run.spoken:
+            applied += self._release_loose(run, run.carrier, now_ns)
+        return applied
+
+    def _create(self, event: Event, now_ns: int) -> RunState | None:
+        check_run_id(event.run_id)
+        if event.run_id in self._gone:
+            return None
+        run = RunState(id=event.run_id, tenant=event.tenant, writer=self._writer(event), heard_ns=now_ns)
+        self._runs[run.id] = run
+        return run
+
+    def _writer(self, event: Event) -> Writer:
+        key = event.writer_id or f"{event.service or ''}/{event.process_id or ''}"
+        writer = self._writers.get(key)
+        if writer is None:
+            writer = self._writers[key] = Writer(event.writer_id, event.service or "", event.process_id)
+        else:
+            writer.service = writer.service or event.service or ""
+            writer.process_id = writer.process_id if writer.process_id is not None else event.process_id
+        return writer
+
+    def _hear(self, run: RunState, event: Event, now_ns: int) -> None:
+        run.heard_ns = max(run.heard_ns, now_ns)
+        if not run.writer.id and event.writer_id:
+            run.writer.live.discard(run.id)
+            self._drop_writer(run.writer)
+            run.writer = self._writer(event)
+            if run.spoken and run.live:
+                run.writer.live.add(run.id)
+
+    def _drop_writer(self, writer: Writer) -> None:
+        if not writer.live and not writer.lost:
+            key = writer.id or f"{writer.service}/{writer.process_id or ''}"
+            if self._writers.get(key) is writer:
+                del self._writers[key]
+
+    def _alive(self, event: Event, now_ns: int) -> list[Applied]:
+        self.stats.alive += 1
+        writer = self._writers.get(event.writer_id)
+        if writer is None or not event.writer_id:
+            return []
+        writer.heard_ns = max(writer.heard_ns, now_ns)
+        if event.lease_s is not None and 0.0 < event.lease_s <= 86_400.0:
+            writer.lease_s = event.lease_s
+        applied: list[Applied] = []
+        for run_id in list(writer.lost):
+            run = self._runs.get(run_id)
+            if run is not None and run.extra is not None and run.extra.lost_detector in _REVIVED_BY_ALIVE:
+                applied += self._revive(run, event, now_ns)
+        return applied
+
+    # --- one event that counts now ----------------------------------------------------------------------------
+
+    def _commit(self, run: RunState, event: Event, now_ns: int, *, late: bool) -> list[Applied]:
+        event = repaired(event, now_ns, self.stats.repairs)
+        tick = event.kind == TICK
+        applied: list[Applied] = []
+        if not run.spoken:
+            self._speak(run, event, now_ns)
+        elif run.state in OUTCOMES:
+            if run.state is State.LOST and not late and self._gainsays(run, event):
+                applied = self._revive(run, event, now_ns)
+            elif tick:
+                self.stats.after_end += 1
+                return []
+            elif event.kind == semconv.OPERATION_STATE_CHANGED and run.state is State.LOST and not late:
+                pass
+            elif event.kind != semconv.OPERATION_ENDED or run.state is not State.LOST:
+                late = True
+        was_live = run.live
+        was_stalled_ns = run.stalled_since_ns
+        labelled = run.extra.label if run.extra is not None else None
+        try:
+            flags = reduce(run, event, late=late)
+        except IllegalTransition:
+            self.stats.illegal += 1
+            return applied
+        if not flags and (tick or event.sequence is None or (late and event.kind == semconv.OPERATION_ENDED)):
+            self.stats.stale += 1
+            return applied
+        if run.extra is not None and run.extra.label is not labelled and run.handle:
+            self._handles.label(run)
+        if run.live is not was_live:
+            self._settle(run, now_ns)
+        moved = bool(flags & MOVED)
+        if moved:
+            run.moved_ns = now_ns
+            if run.stalled_since_ns is not None and was_stalled_ns is not None:
+                applied.append(self._stall(run, now_ns, stalled=False))
+        if not run.handle:
+            self._handles.give(run)
+        awake: list[RunState] = []
+        if run.parent is not None:
+            touched, awake = propagate(run, now_ns, moved=moved)
+            self.stats.ancestors_touched += touched
+        self._watch(run, now_ns)
+        if late:
+            self.stats.late += 1
+        applied.append(self._publish(run, event, now_ns, late=late))
+        applied += [self._stall(ancestor, now_ns, stalled=False) for ancestor in awake]
+        return applied
+
+    def _gainsays(self, run: RunState, event: Event) -> bool:
+        if event.kind not in _SIGNS_OF_LIFE or event.source is not Source.LOG:
+            return False
+        evidence_ns = run.extra.lost_evidence_ns if run.extra is not None else None
+        return event.time_unix_ns > (evidence_ns if evidence_ns is not None else run.ended_ns or 0)
+
+    def _revive(self, run: RunState, cause: Event, now_ns: int) -> list[Applied]:
+        """A lost run is heard again: the one way back into life, said by a durable event."""
+        event = Event(
+            kind=semconv.OPERATION_STATE_CHANGED,
+            run_id=run.id,
+            time_unix_ns=max(cause.time_unix_ns, run.ended_ns or 0),
+            tenant=run.tenant,
+            state=State.RUNNING,
+        )
+        self.stats.revived += 1
+        return self._commit(run, event, now_ns, late=False)
+
+    def _speak(self, run: RunState, event: Event, now_ns: int) -> None:
+        """A run is heard of for the first time: it gets its place in the tree."""
+        run.spoken = True
+        self._spoken += 1
+        run.state_ns = 0
+        run.started_ns = event.start_unix_ns if event.start_unix_ns is not None else event.time_unix_ns
+        run.moved_ns = now_ns
+        if event.weight is not None:
+            run.weight = event.weight
+        run.writer.live.add(run.id)
+        parent_span_id = event.parent_span_id
+        if parent_span_id and parent_span_id.strip("0"):
+            self._place(run, f"{run.id[:33]}{parent_span_id}")
+        for orphan_id in self._orphans.pop(run.id, ()):
+            orphan = self._runs.get(orphan_id)
+            if orphan is not None and orphan.parent is None and self._may_attach(orphan, run):
+                attach(orphan, run)
+                propagate(orphan, now_ns, moved=False)
+
+    def _place(self, run: RunState, parent_id: str) -> None:
+        parent = self._runs.get(parent_id)
+        if parent_id == run.id:
+            self.stats.cycles += 1
+        elif parent is None or not parent.spoken:
+            # Its parent may be on its way, or be a span that is no operation: a root until somebody speaks.
+            self._orphans.setdefault(parent_id, {})[run.id] = None
+        elif self._may_attach(run, parent):
+            attach(run, parent)
+
+    def _may_attach(self, run: RunState, parent: RunState) -> bool:
+        if parent.tenant != run.tenant:
+            return False
+        above: RunState | None = parent
+        for _ in range(self.limits.max_depth):
+            if above is None:
+                return True
+            if above is run:
+                self.stats.cycles += 1
+                return False
+            above = above.parent
+        self.stats.too_deep += 1
+        return False
+
+    def _settle(self, run: RunState, now_ns: int) -> None:
+        """A run ended, or came back from being lost."""
+        writer = run.writer
+        if run.live:
+            self._ended.pop(run.id, None)
+            writer.lost.discard(run.id)
+            writer.live.add(run.id)
+            return
+        writer.live.discard(run.id)
+        self._ended.pop(run.id, None)
+        self._ended[run.id] = now_ns
+        if run.state is State.LOST:
+            writer.lost.add(run.id)
+        else:
+            writer.lost.discard(run.id)
+        carrier = run.carrier
+        if carrier is not None:
+            carrier.closing = carrier.closes_ns = None
+        self._drop_writer(writer)
+
+    def _publish(self, run: RunState, event: Event, now_ns: int, *, late: bool) -> Applied:
+        kind = event.kind
+        durable = kind != TICK
+        terminal = kind == semconv.OPERATION_ENDED
+        run.revision += 1
+        revision = run.revision
+        previous_durable, previous_terminal = run.durable_revision, run.terminal_revision
+        if durable:
+            run.durable_revision = revision
+            if terminal:
+                run.terminal_revision = revision
+        self.stats.applied += 1
+        view = operation_view(run, now_ns, baselines=self._baselines)
+        if not durable:
+            return Applied(
+                FeedEvent(
+                    kind="operation.progressed",
+                    operation=view,
+                    revision=revision,
+                    previous_durable=previous_durable,
+                    previous_terminal=previous_terminal,
+                    time_unix_ns=event.time_unix_ns,
+                ),
+                event,
+                durable=False,
+                terminal=False,
+            )
+        step = None
+        if kind in STEP_EVENTS and run.plan is not None:
+            found = _said_step(run, event)
+            step = None if found is None else step_view(run.plan.steps[found])
+        return Applied(
+            FeedEvent(
+                kind=_SHORT_KIND[kind],
+                operation=view,
+                revision=revision,
+                previous_durable=previous_durable,
+                previous_terminal=previous_terminal,
+                time_unix_ns=event.time_unix_ns,
+                late=late,
+                step=step,
+                message=event.message,
+                level=event.level,
+                control_id=event.control_id,
+                control_action=event.control_action,
+                control_actor=event.control_actor,
+                control_reason=event.control_reason,
+                control_refusal=event.control_refusal,
+                folded=event.folded,
+            ),
+            event,
+            durable=True,
+            terminal=terminal,
+        )
+
+    # --- waiting for order ------------------------------------------------------------------------------------
+
+    def _hold(self, run: RunState, event: Event, now_ns: int) -> list[Applied]:
+        """An event without sequence came before its run's start: wait for it, but not for long."""
+        carrier = _carrier(run)
+        if event.kind == TICK:
+            carrier.loose = [
+                held for held in carrier.loose if held.kind != TICK or held.time_unix_ns > event.time_unix_ns
+            ]
+        carrier.loose.append(event)
+        if len(carrier.loose) > self.limits.max_held:
+            return self._end_window(run, carrier, now_ns)
+        self._open_window(run, carrier, now_ns)
+        return []
+
+    def _open_window(self, run: RunState, carrier: Carrier, now_ns: int) -> None:
+        if carrier.window_ends_ns is None:
+            carrier.window_ends_ns = now_ns + self._window_ns
+            self._windows.add(carrier.window_ends_ns, run.id)
+
+    def _end_window(self, run: RunState, carrier: Carrier, now_ns: int) -> list[Applied]:
+        carrier.window_ends_ns = None
+        applied: list[Applied] = []
+        for lane in carrier.lanes:
+            for event in give_up(lane):
+                if not run.incomplete:
+                    run.incomplete = True
+                    self.stats.incomplete += 1
+                applied += self._commit(run, event, now_ns, late=False)
+        return applied + self._release_loose(run, carrier, now_ns)
+
+    def _release_loose(self, run: RunState, carrier: Carrier, now_ns: int) -> list[Applied]:
+        loose = sorted(carrier.loose, key=lambda event: event.time_unix_ns)
+        carrier.loose = []
+        return [applied for event in loose for applied in self._commit(run, event, now_ns, late=False)]
+
+    def _within_rate(self, run: RunState, carrier: Carrier, event: Event, now_ns: int) -> bool:
+        limits = self.limits
+        if carrier.take_note(now_ns, limits.foreign_notes_per_s, limits.foreign_notes_burst):
+            return True
+        carrier.folded += 1
+        carrier.folded_last = event
+        self.stats.foreign_folded += 1
+        if carrier.flush_ns is None:
+            carrier.flush_ns = now_ns + self._flush_ns
+            self._windows.add(carrier.flush_ns, run.id)
+        return False
+
+    def _flush_notes(self, run: RunState, carrier: Carrier, now_ns: int) -> list[Applied]:
+        last, count = carrier.folded_last, carrier.folded
+        carrier.folded, carrier.folded_last, carrier.flush_ns = 0, None, None
+        if last is None or not run.spoken:
+            return []
+        return self._commit(run, msgspec.structs.replace(last, folded=count - 1), now_ns, late=False)
+
+    # --- the passing of time ----------------------------------------------------------------------------------
+
+    def advance(self, now_unix_ns: int) -> list[Applied]:
+        """What time alone causes: stalls, reorder windows that are over, ends of spans, folded notes."""
+        applied: list[Applied] = []
+        for run_id in self._windows.due(now_unix_ns):
+            run = self._runs.get(run_id)
+            if run is not None and run.carrier is not None:
+                applied += self._advance_carrier(run, run.carrier, now_unix_ns)
+        for run_id in self._stalls.due(now_unix_ns):
+            run = self._runs.get(run_id)
+            if run is not None:
+                run.stall_queued = False
+                applied += self._check_stall(run, now_unix_ns)
+        return applied
+
+    def _advance_carrier(self, run: RunState, carrier: Carrier, now_ns: int) -> list[Applied]:
+        applied: list[Applied] = []
+        if carrier.window_ends_ns is not None:
+            if carrier.window_ends_ns <= now_ns:
+                applied += self._end_window(run, carrier, now_ns)
+            else:
+                self._windows.add(carrier.window_ends_ns, run.id)
+        if carrier.closing is not None and carrier.closes_ns is not None:
+            if carrier.closes_ns <= now_ns:
+                closing = carrier.closing
+                carrier.closing = carrier.closes_ns = None
+                applied += self._commit(run, closing, now_ns, late=False)
+            else:
+                self._windows.add(carrier.closes_ns, run.id)
+        if carrier.flush_ns is not None:
+            if carrier.flush_ns <= now_ns:
+                applied += self._flush_notes(run, carrier, now_ns)
+            else:
+                self._windows.add(carrier.flush_ns, run.id)
+        return applied
+
+    def next_deadline_unix_ns(self) -> int | None:
+        """When `advance` should be called next, to 0.13 s; `None`: nothing waits."""
+        first, second = self._windows.next_unix_ns(), self._stalls.next_unix_ns()
+        if first is None or second is None:
+            return first if second is None else second
+        return min(first, second)
+
+    def _stalls_at_ns(self, run: RunState) -> int | None:
+        """When a run stalls if nothing moves until then; `None`: it does not."""
+        if run.state is not State.RUNNING or run.stalled_since_ns is not None or is_idle(run):
+            return None
+        record = run.current_step()
+        limit_s = stall_after_s(
+            run.extra.stall_after_s if run.extra is not None else None,
+            record.estimator if record is not None and record.state.value == "running" else None,
+        )
+        return None if limit_s is None else run.moved_ns + int(min(limit_s, 1e9) * 1e9)
+
+    def _watch(self, run: RunState, now_ns: int) -> None:
+        if not run.stall_queued and (deadline_ns := self._stalls_at_ns(run)) is not None:
+            run.stall_queued = True
+            self._stalls.add(max(deadline_ns, now_ns), run.id)
+
+    def _check_stall(self, run: RunState, now_ns: int) -> list[Applied]:
+        deadline_ns = self._stalls_at_ns(run)
+        if deadline_ns is None:
+            return []
+        if deadline_ns > now_ns:
+            self._watch(run, now_ns)
+            return []
+        return [self._stall(run, now_ns, stalled=True)]
+
+    def _stall(self, run: RunState, now_ns: int, *, stalled: bool) -> Applied:
+        run.stalled_since_ns = run.moved_ns if stalled else None
+        event = Event(
+            kind=semconv.OPERATION_STATE_CHANGED,
+            run_id=run.id,
+            time_unix_ns=now_ns,
+            tenant=run.tenant,
+            state=run.state,
+            stalled=stalled,
+        )
+        return self._publish(run, event, now_ns, late=False)
+
+    # --- looking at runs --------------------------------------------------------------------------------------
+
+    def view(self, run_id: str, now_unix_ns: int, *, steps: bool = False) -> OperationView | None:
+        """A run as it stands, with all its steps where asked; `None`: not known. No side effects."""
+        run = self._runs.get(run_id)
+        if run is None or not run.spoken:
+            return None
+        return operation_view(run, now_unix_ns, steps=steps, baselines=self._baselines)
+
+    def resolve(self, text: str) -> str:
+        """The id of the run that a handle, an id, a label or a unique prefix means.
+
+        Raises:
+            UnknownOperation: nothing matches.
+            AmbiguousOperation: several match; lists the candidates.
+        """
+        return self._handles.resolve(text, self._runs)
+
+    def children(self, run_id: str) -> Iterator[str]:
+        """The direct children that are still kept, in order of arrival."""
+        run = self._runs.get(run_id)
+        return iter(()) if run is None or run.family is None else iter(tuple(run.family.ids))
+
+    def ancestors(self, run_id: str) -> Iterator[str]:
+        """Parent, its parent, and so on: those whose ratio a change of this run may have moved."""
+        run = self._runs.get(run_id)
+        while run is not None and (run := run.parent) is not None:
+            yield run.id
+
+    def roots(self) -> Iterator[str]:
+        """Runs without a known parent, in order of arrival."""
+        return (run.id for run in self._runs.values() if run.parent is None and run.spoken)
+
+    def run_ids(self) -> Iterator[str]:
+        """All runs, in order of arrival."""
+        return (run.id for run in self._runs.values() if run.spoken)
+
+    def runs_of_writer(self, writer_id: str) -> Iterator[str]:
+        """The live runs of one process incarnation."""
+        writer = self._writers.get(writer_id)
+        return iter(()) if writer is None else iter(tuple(writer.live))
+
+    def __len__(self) -> int:
+        return self._spoken
+
+    def __contains__(self, run_id: object) -> bool:
+        run = self._runs.get(run_id) if isinstance(run_id, str) else None
+        return run is not None and run.spoken
+
+    # --- forgetting -------------------------------------------------------------------------------------------
+
+    def evict(self, now_unix_ns: int) -> list[str]:
+        """Forget runs that ended long ago, and the oldest ended ones beyond the limit. Returns their ids.
+
+        Live runs never go, nor does an ended one while it has live children.
+        """
+        horizon_ns = now_unix_ns - int(self.limits.keep_ended_s * 1e9)
+        evicted: list[str] = []
+        for run_id, ended_ns in list(self._ended_until(horizon_ns)):
+            run = self._runs[run_id]
+            if ended_ns > horizon_ns and len(self._runs) <= self.limits.max_runs:
+                break
+            if run.family is not None and run.family.live:
+                continue
+            self._forget(run)
+            evicted.append(run_id)
+        self.stats.evicted += len(evicted)
+        return evicted
+
+    def _ended_until(self, horizon_ns: int) -> Iterable[tuple[str, int]]:
+        over = len(self._runs) - self.limits.max_runs
+        for position, (run_id, ended_ns) in enumerate(self._ended.items()):
+            if ended_ns > horizon_ns and position >= over:
+                return
+            yield run_id, ended_ns
+
+    def _forget(self, run: RunState) -> None:
+        del self._runs[run.id]
+        self._ended.pop(run.id, None)
+        self._spoken -= 1
+        self._handles.forget(run)
+        run.writer.lost.discard(run.id)
+        self._drop_writer(run.writer)
+        if run.parent is not None and run.parent.family is not None:
+            run.parent.family.ids.pop(run.id, None)
+        if run.family is not None:
+            for child_id in run.family.ids:
+                child = self._runs.get(child_id)
+                if child is not None:
+                    child.parent = child.share = None
+        if run.state is not State.LOST:
+            self._gone[run.id] = None
+            if len(self._gone) > _GONE_KEPT:
+                del self._gone[next(iter(self._gone))]
+
+
+def _carrier(run: RunState) -> Carrier:
+    if run.carrier is None:
+        run.carrier = Carrier()
+    return run.carrier
+
+
+def _said_step(run: RunState, event: Event) -> int | None:
+    """The position of the step that an applied event was about."""
+    plan = run.plan
+    if plan is None:
+        return None
+    index, name = event.step_index, event.step_name
+    if index is not None and 0 <= index < len(plan.steps) and (not name or plan.steps[index].name == name):
+        return index
+    if plan.by_name is not None and name:
+        return plan.by_name.get(name)
+    return next((record.index for record in plan.steps if record.name == name), None)
