@@ -110,3 +110,8 @@ def _control_text(event: FeedEvent) -> str:
         return f"{action} refused: {clean(event.control_refusal or 'no reason given', MAX_NAME_CHARS)}"
     reason = f": {quoted(event.control_reason)}" if event.control_reason else ""
     return f"{action} applied{actor}{reason}"
+
+
+def state_line(view: OperationView) -> str:
+    """`nightly_load-2 running at 67%, eta 1-2m; step 3/3 load …`: one operation as it stands."""
+    return f"{clean(view.handle, MAX_NAME_CHARS)} {_ended_text(view) if not view.live else _state_text(view)}"

@@ -1,0 +1,58 @@
+"""Where commands get operations from: the feeds of running processes, and the history of those that ended."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from otelprogress.exceptions import InvalidValue
+
+if TYPE_CHECKING:
+    from otelprogress.feed.client import AsyncClient
+    from otelprogress.feed.history import History
+
+
+def open_client(url: str | None, token_file: Path | None) -> AsyncClient:
+    """A client of that feed, or of all local processes.
+
+    Args:
+        url: `None`: all local processes.
+        token_file: where the token is; `None`: none, or the one of the runtime file.
+
+    Raises:
+        InvalidValue: the token file cannot be read, or the URL is none.
+    """
+    from otelprogress.feed.client import AsyncClient
+
+    return AsyncClient(url, read_token(token_file))
+
+
+def open_client_of(url: str, token: str) -> AsyncClient:
+    """A client of the one process whose runtime file says so."""
+    from otelprogress.feed.client import AsyncClient
+
+    return AsyncClient(url, token)
+
+
+def open_history() -> History:
+    """This user's history; reading it makes no file."""
+    from otelprogress.feed.history import History
+
+    return History()
+
+
+def read_token(token_file: Path | None) -> str | None:
+    """The token in that file, without the line end.
+
+    Raises:
+        InvalidValue: the file cannot be read, or is empty.
+    """
+    if token_file is None:
+        return None
+    try:
+        token = token_file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidValue(f"--token-file {token_file}: {error}") from error
+    if not token:
+        raise InvalidValue(f"--token-file {token_file} is empty")
+    return token

@@ -1,0 +1,60 @@
+"""What a command says to the shell. The table stands in the help of `otelprogress`."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from otelprogress.exceptions import (
+    AmbiguousOperation,
+    FeedDenied,
+    FeedError,
+    ProgressError,
+    UnknownOperation,
+    UsageError,
+    WaitTimeout,
+)
+from otelprogress.model.events import State
+
+
+class ExitCode(IntEnum):
+    """The exit codes of every command."""
+
+    OK = 0
+    FAILED = 1
+    """The operation failed or was lost; or the command itself could not do its work."""
+    USAGE = 2
+    NOT_FOUND = 3
+    """No operation is meant, or several are."""
+    NO_FEED = 4
+    DENIED = 5
+    CANCELLED = 6
+    TIMEOUT = 124
+    INTERRUPTED = 130
+
+
+def of_error(error: ProgressError) -> ExitCode:
+    """The code of an error that ends a command."""
+    match error:
+        case UnknownOperation() | AmbiguousOperation():
+            return ExitCode.NOT_FOUND
+        case UsageError():
+            return ExitCode.USAGE
+        case FeedDenied():
+            return ExitCode.DENIED
+        case FeedError():
+            return ExitCode.NO_FEED
+        case WaitTimeout():
+            return ExitCode.TIMEOUT
+        case _:
+            return ExitCode.FAILED
+
+
+def of_state(state: State) -> ExitCode:
+    """The code of an operation's outcome; one that lives is no failure."""
+    match state:
+        case State.FAILED | State.LOST:
+            return ExitCode.FAILED
+        case State.CANCELLED:
+            return ExitCode.CANCELLED
+        case _:
+            return ExitCode.OK

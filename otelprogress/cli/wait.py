@@ -1,0 +1,76 @@
+"""`otelprogress wait`: for scripts, until one operation has something to say."""
+
+from __future__ import annotations
+
+import asyncio
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from otelprogress.cli import connection, exit_codes, options
+from otelprogress.cli.output import json_line, say
+from otelprogress.cli.show import recorded
+from otelprogress.exceptions import FeedUnavailable, UnknownOperation
+
+if TYPE_CHECKING:
+    from otelprogress.feed.client import AsyncClient
+    from otelprogress.model.events import OperationView
+
+
+class Until(StrEnum):
+    """What is waited for."""
+
+    END = "end"
+    ATTENTION = "attention"
+    STEP = "step"
+    CHANGE = "change"
+
+
+def wait(
+    *,
+    operation: options.OperationId,
+    until: Annotated[
+        Until,
+        typer.Option(
+            "--until",
+            help="end: it has an outcome; attention: also a warning, a question, a stall; step: also a step that "
+            "started or ended; change: any milestone.",
+        ),
+    ] = Until.END,
+    timeout_s: Annotated[
+        float | None,
+        typer.Option(
+            "--timeout",
+            min=0,
+            metavar="SECONDS",
+            help="Give up after so long (exit code 124). Default: never.",
+        ),
+    ] = None,
+    as_json: options.AsJson = False,
+    url: options.Url = None,
+    token_file: options.TokenFile = None,
+) -> None:
+    """Wait for one operation, for scripts.
+
+    Exits as it ended: 0 succeeded, 1 failed or lost, 6 cancelled; 124 if it goes on after --timeout.
+    """
+    from otelprogress.visualization.lines import state_line
+
+    view = asyncio.run(
+        _wait(connection.open_client(url, token_file), operation, until, timeout_s, history=url is None)
+    )
+    say(json_line(view) if as_json else state_line(view))
+    raise typer.Exit(exit_codes.of_state(view.state))
+
+
+async def _wait(
+    client: AsyncClient, operation: str, until: Until, timeout_s: float | None, *, history: bool
+) -> OperationView:
+    async with client:
+        try:
+            return await client.wait(operation, until=until.value, timeout_s=timeout_s)
+        except (UnknownOperation, FeedUnavailable):
+            if not history:
+                raise
+    return recorded(operation)

@@ -1,0 +1,91 @@
+"""A client and a history that answer from lists."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from typing import Self
+
+from otelprogress.exceptions import UnknownOperation
+from otelprogress.model.events import FeedEvent, OperationView
+
+
+class FakeWatch:
+    def __init__(self, events: Iterable[FeedEvent]) -> None:
+        self._events = list(events)
+        self.cursor = ""
+        self.gaps = 0
+
+    def __aiter__(self) -> AsyncIterator[FeedEvent]:
+        return self._run()
+
+    async def _run(self) -> AsyncIterator[FeedEvent]:
+        for number, event in enumerate(self._events, 1):
+            self.cursor = f"c{number}"
+            yield event
+            await asyncio.sleep(0)
+
+
+class FakeClient:
+    """`error` is raised by everything; `asked` remembers the calls."""
+
+    def __init__(
+        self,
+        views: Iterable[OperationView] = (),
+        events: Iterable[FeedEvent] = (),
+        error: BaseException | None = None,
+    ) -> None:
+        self.views = {view.handle: view for view in views}
+        self.events = list(events)
+        self.error = error
+        self.asked: list[tuple[object, ...]] = []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        return None
+
+    def watch(self, name: str | None = None, **options: object) -> FakeWatch:
+        self.asked.append(("watch", name, options))
+        if self.error is not None:
+            raise self.error
+        return FakeWatch(self.events)
+
+    async def list(self, name: str | None = None, **options: object) -> list[OperationView]:
+        self.asked.append(("list", name, options))
+        if self.error is not None:
+            raise self.error
+        return list(self.views.values())
+
+    async def get(self, operation: str) -> OperationView:
+        self.asked.append(("get", operation))
+        if self.error is not None:
+            raise self.error
+        if operation not in self.views:
+            raise UnknownOperation(f"no operation {operation!r}")
+        return self.views[operation]
+
+    async def wait(self, operation: str, *, until: str, timeout_s: float | None) -> OperationView:
+        self.asked.append(("wait", operation, until, timeout_s))
+        return await self.get(operation)
+
+
+class FakeHistory:
+    def __init__(self, views: Iterable[OperationView] = ()) -> None:
+        self.views = list(views)
+
+    def lose_orphans(self) -> list[OperationView]:
+        return []
+
+    def operations(self, limit: int = 100, **_: object) -> list[OperationView]:
+        return self.views[:limit]
+
+    def get(self, operation: str) -> OperationView:
+        for view in self.views:
+            if view.handle == operation:
+                return view
+        raise UnknownOperation(f"no operation {operation!r} is in the history")
+
+    def close(self) -> None:
+        return None
