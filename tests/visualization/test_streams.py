@@ -4,6 +4,8 @@ import io
 import logging
 import sys
 
+import pytest
+
 from otelprogress.visualization.render import make_console
 from otelprogress.visualization.streams import MAX_PARTIAL_CHARS, AboveTheBars, Redirection
 from tests.visualization.screen import Screen
@@ -41,12 +43,8 @@ def test_the_stand_in_answers_as_the_terminal_would():
 
 
 def test_only_text_can_be_written():
-    try:
+    with pytest.raises(TypeError, match="must be str"):
         above(Screen()).write(b"bytes")
-    except TypeError as error:
-        assert "str" in str(error)
-    else:
-        raise AssertionError("bytes were taken")
 
 
 def test_a_stream_that_somebody_replaced_meanwhile_is_left_alone(monkeypatch):
