@@ -15,7 +15,6 @@ from typing import Final
 
 import msgspec
 
-SUBPROTOCOL: Final = "otelprogress.v1.json"
 FEED_PATH: Final = "/v1/feed"
 WORKER_PATH: Final = "/v1/worker"
 BEARER_ITEM_PREFIX: Final = "otelprogress.bearer."
@@ -35,7 +34,9 @@ def token_matches(expected: str, offered: str | None) -> bool:
     """Compare in constant time; `None` never matches, nor does an empty expectation."""
     if not expected or offered is None:
         return False
-    return hmac.compare_digest(expected.encode("utf-8", "surrogatepass"), offered.encode("utf-8", "surrogatepass"))
+    return hmac.compare_digest(
+        expected.encode("utf-8", "surrogatepass"), offered.encode("utf-8", "surrogatepass")
+    )
 
 
 def bearer_item(token: str) -> str:
@@ -57,7 +58,9 @@ def token_of(authorization: Sequence[str], protocols: Sequence[str]) -> tuple[st
     for value in authorization:
         scheme, _, token = value.strip().partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
-            return None, Refusal(HTTPStatus.UNAUTHORIZED, "Authorization: Bearer <token> is what this feed reads.\n")
+            return None, Refusal(
+                HTTPStatus.UNAUTHORIZED, "Authorization: Bearer <token> is what this feed reads.\n"
+            )
         found.append(token.strip())
     for value in protocols:
         for item in value.split(","):
@@ -65,9 +68,13 @@ def token_of(authorization: Sequence[str], protocols: Sequence[str]) -> tuple[st
             if name.startswith(BEARER_ITEM_PREFIX):
                 encoded = name[len(BEARER_ITEM_PREFIX) :]
                 try:
-                    found.append(base64.b64decode(encoded + "=" * (-len(encoded) % 4), b"-_", validate=True).decode())
+                    found.append(
+                        base64.b64decode(encoded + "=" * (-len(encoded) % 4), b"-_", validate=True).decode()
+                    )
                 except (binascii.Error, UnicodeDecodeError, ValueError):
-                    return None, Refusal(HTTPStatus.BAD_REQUEST, "The bearer subprotocol item is not base64url.\n")
+                    return None, Refusal(
+                        HTTPStatus.BAD_REQUEST, "The bearer subprotocol item is not base64url.\n"
+                    )
     if len(found) > 1:
         return None, Refusal(HTTPStatus.BAD_REQUEST, "One token, in one place.\n")
     if found and len(found[0]) > MAX_TOKEN_CHARS:
@@ -86,13 +93,16 @@ class Admission:
             `Origin` (programs) always pass; `null` never does.
     """
 
-    def __init__(self, bind: str, port: int, *, hosts: Iterable[str] = (), origins: Iterable[str] = ()) -> None:
+    def __init__(
+        self, bind: str, port: int, *, hosts: Iterable[str] = (), origins: Iterable[str] = ()
+    ) -> None:
         names = {"localhost", "127.0.0.1", "[::1]"}
         if bind not in _ANY_ADDRESS:
             names.add(f"[{bind}]" if ":" in bind else bind.lower())
         self.hosts = frozenset({f"{name}:{port}" for name in names} | {host.lower() for host in hosts})
         self.origins = frozenset(
-            {f"http://{name}:{port}" for name in names} | {origin.lower() for origin in origins} - {"null", ""},
+            {f"http://{name}:{port}" for name in names}
+            | {origin.lower() for origin in origins} - {"null", ""},
         )
 
     def refusal(self, path: str, hosts: Sequence[str], origins: Sequence[str]) -> Refusal | None:

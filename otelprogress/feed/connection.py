@@ -1,0 +1,272 @@
+"""One WebSocket connection of the server, under a session or a worker link.
+
+`ServedConnection` is the `websockets` connection with what a server that faces hostile peers adds: it knows when it last
+heard a byte, writes many frames at once, closes without waiting for a peer that does not read, and refuses to
+hoard answers. `SessionRunner` joins a connection and a `ServerSession`, which does no I/O itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
+
+import msgspec
+from websockets.asyncio.server import ServerConnection
+from websockets.protocol import State as WireState
+
+from otelprogress.exceptions import RemoteProtocolError
+from otelprogress.protocol.close_codes import CloseCode
+
+if TYPE_CHECKING:
+    from otelprogress.feed.host import Host
+    from otelprogress.protocol.session import ServerSession
+
+_LOG = logging.getLogger("otelprogress.feed")
+
+WRITE_HIGH_BYTES: Final = 128 * 1024
+"""Above this much unsent data a session is not asked for more."""
+WRITE_LOW_BYTES: Final = 32 * 1024
+_MAX_HOARD_BYTES: Final = 1024 * 1024
+"""Pongs for a peer that pings without reading end here: nothing of ours writes this far."""
+_STALL_LOOK_S: Final = 1.0
+
+
+class ServerLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What the server allows and how long it waits; times in seconds, sizes in bytes."""
+
+    max_feed_clients: int = 32
+    """Authenticated feed connections; a further upgrade is answered 503."""
+    max_unauthenticated: int = 64
+    """Connections that have shown no token yet; a further one is dropped when it is accepted."""
+    max_frame_before_auth_bytes: int = 4 * 1024
+    max_client_frame_bytes: int = 64 * 1024
+    max_worker_frame_bytes: int = 256 * 1024
+    handshake_timeout_s: float = 5.0
+    ping_interval_s: float = 25.0
+    """A ping after this long without a byte from the client."""
+    pong_timeout_s: float = 8.0
+    """Closed 4510 when nothing at all was heard for this long after a ping."""
+    write_stall_timeout_s: float = 30.0
+    """Closed 4508 when the peer accepted no byte for this long while data waited."""
+    close_timeout_s: float = 2.0
+    """How long a peer may take to answer a close."""
+
+
+class ConnectionOwner(Protocol):
+    """What a connection tells about itself."""
+
+    limits: ServerLimits
+
+    def connection_opened(self, connection: ServedConnection) -> bool:
+        """Whether it may stay."""
+
+    def connection_closed(self, connection: ServedConnection) -> None:
+        """It is gone."""
+
+
+class ServedConnection(ServerConnection):
+    """A server connection of `websockets` that survives peers who ping, stall or never close."""
+
+    owner: ClassVar[ConnectionOwner]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.token: str | None = None
+        """What the upgrade request carried as its token, unchecked."""
+        self.path = ""
+        self.authenticated = False
+        self.last_heard_s = self.loop.time()
+        self.on_writable: Callable[[], None] | None = None
+        self.written_bytes = 0
+        self._abort_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Register with the owner, which may refuse at once."""
+        super().connection_made(transport)
+        if not self.owner.connection_opened(self):
+            self.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the timers and tell the owner."""
+        super().connection_lost(exc)
+        if self._abort_timer is not None:
+            self._abort_timer.cancel()
+        self.on_writable = None
+        self.owner.connection_closed(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Any byte is a sign of life."""
+        self.last_heard_s = self.loop.time()
+        super().data_received(data)
+        if self.buffered_bytes > _MAX_HOARD_BYTES:
+            self.transport.abort()
+
+    def resume_writing(self) -> None:
+        """There is room again: let the session go on."""
+        super().resume_writing()
+        if self.on_writable is not None:
+            self.on_writable()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether frames can be sent."""
+        return self.protocol.state is WireState.OPEN
+
+    @property
+    def buffered_bytes(self) -> int:
+        """What the kernel has not accepted yet."""
+        return self.transport.get_write_buffer_size()
+
+    def authenticate(self, max_frame_bytes: int) -> None:
+        """Count this peer as known from now on, and let its messages be this large."""
+        self.authenticated = True
+        self.protocol.max_message_size = max_frame_bytes
+
+    def write_frames(self, frames: Sequence[bytes]) -> None:
+        """Send text frames with one write, which is one system call while the peer reads."""
+        send_text = self.protocol.send_text
+        for frame in frames:
+            send_text(frame)
+        chunks = self.protocol.data_to_send()
+        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        self.written_bytes += len(data)
+        self.transport.write(data)
+
+    def ping_now(self) -> None:
+        """Ask for a sign of life; any byte answers."""
+        self.protocol.send_ping(b"")
+        self.send_data()
+
+    def shut(self, code: int, reason: str) -> None:
+        """Close without waiting: a close frame now, an abort if the peer has not answered in time."""
+        if self.is_open:
+            self.protocol.send_close(code, reason[:120])
+            self.send_data()
+        if self._abort_timer is None:
+            self._abort_timer = self.loop.call_later(self.owner.limits.close_timeout_s, self.transport.abort)
+
+
+class SessionRunner:
+    """Moves frames between one connection and one feed session, and watches over both.
+
+    Everything runs on the server's loop. The session reads the hub, so it is called under the host's lock.
+    """
+
+    def __init__(
+        self, connection: ServedConnection, session: ServerSession, host: Host, limits: ServerLimits
+    ) -> None:
+        self.connection = connection
+        self.session = session
+        self._host = host
+        self._limits = limits
+        self._loop = connection.loop
+        self._timer: asyncio.TimerHandle | None = None
+        self._pinged_at_s: float | None = None
+        self._accepted_bytes = 0
+        self._accepted_at_s = self._loop.time()
+        connection.on_writable = self.pump
+
+    def receive(self, frame: str | bytes) -> None:
+        """Hand one message of the client to the session and send what it answers."""
+        clock = self._host.clock
+        try:
+            with self._host.lock:
+                self.session.receive(frame, clock.monotonic_s(), clock.time_unix_ns())
+        except RemoteProtocolError as broken:
+            self.connection.shut(broken.code, str(broken))
+        except Exception:
+            self._fail()
+        else:
+            self.pump()
+
+    def pump(self) -> None:
+        """Send what the session has, as far as the peer reads; come back when it reads more."""
+        connection = self.connection
+        clock = self._host.clock
+        try:
+            if connection.is_open and not connection.paused:
+                with self._host.lock:
+                    frames = self.session.outgoing(
+                        clock.monotonic_s(), clock.time_unix_ns(), budget_bytes=WRITE_HIGH_BYTES
+                    )
+                if frames:
+                    connection.write_frames(frames)
+                    if not connection.paused:
+                        # The others come first; a backlog goes on after them.
+                        self._loop.call_soon(self.pump)
+            if (closed := self.session.closed) is not None:
+                connection.shut(*closed)
+        except Exception:
+            self._fail()
+        self._schedule()
+
+    def drain(self) -> None:
+        """Send what is owed, say that the server goes away, then close with 1012."""
+        with self._host.lock:
+            self.session.drain(self._host.clock.monotonic_s())
+        self.pump()
+
+    def stop(self) -> None:
+        """The connection is gone: no timer may fire any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _fail(self) -> None:
+        _LOG.debug("a feed connection failed", exc_info=True)
+        self.connection.shut(CloseCode.INTERNAL, "internal error")
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._tend()
+        self.pump()
+
+    def _tend(self) -> None:
+        """Pings, and the verdicts about peers that neither read nor answer."""
+        connection, limits, now_s = self.connection, self._limits, self._loop.time()
+        if not connection.is_open:
+            return
+        if buffered := connection.buffered_bytes:
+            # While a write is pending only its progress decides: the pong may be stuck behind it.
+            self._pinged_at_s = None
+            accepted = connection.written_bytes - buffered
+            if accepted != self._accepted_bytes:
+                self._accepted_bytes, self._accepted_at_s = accepted, now_s
+            elif now_s - self._accepted_at_s >= limits.write_stall_timeout_s:
+                connection.shut(CloseCode.SLOW, f"no byte accepted for {limits.write_stall_timeout_s:g} s")
+            return
+        self._accepted_bytes, self._accepted_at_s = connection.written_bytes, now_s
+        if self._pinged_at_s is not None and connection.last_heard_s >= self._pinged_at_s:
+            self._pinged_at_s = None
+        if self._pinged_at_s is not None:
+            if now_s - self._pinged_at_s >= limits.pong_timeout_s:
+                connection.shut(
+                    CloseCode.NO_PONG, f"nothing heard for {limits.pong_timeout_s:g} s after a ping"
+                )
+        elif now_s - connection.last_heard_s >= limits.ping_interval_s:
+            connection.ping_now()
+            self._pinged_at_s = now_s
+
+    def _schedule(self) -> None:
+        """Keep one timer, at the first of all deadlines; one that fires early looks again."""
+        connection, now_s = self.connection, self._loop.time()
+        if not connection.is_open:
+            self.stop()
+            return
+        if self._pinged_at_s is not None:
+            at_s = self._pinged_at_s + self._limits.pong_timeout_s
+        else:
+            at_s = max(now_s, connection.last_heard_s + self._limits.ping_interval_s)
+        if connection.buffered_bytes:
+            at_s = min(at_s, now_s + min(_STALL_LOOK_S, self._limits.write_stall_timeout_s / 4))
+        with self._host.lock:
+            deadline_s = self.session.next_deadline_s()
+        if deadline_s is not None:
+            at_s = min(at_s, now_s + max(0.001, deadline_s - self._host.clock.monotonic_s()))
+        if self._timer is not None:
+            if self._timer.when() <= at_s:
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_at(at_s, self._on_timer)
