@@ -1,0 +1,213 @@
+"""What every instrumenting module shares: the live instrumentation, the context key, and counted misuse.
+
+`current` is `None` until `otelprogress.runtime.configure()` sets it: instrumented libraries then cost a look at one
+module attribute. An application that has a TracerProvider but never configured us gets `spans_only`: spans and step
+events, no thread and no port. The heavy imports stand inside that function: `import otelprogress` loads no SDK.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+
+    from otelprogress.exceptions import ProgressError
+    from otelprogress.model.events import Event
+    from otelprogress.operation import Operation
+    from otelprogress.otel.emitter import ProgressEmitter
+    from otelprogress.otel.provider import ProviderBinding
+    from otelprogress.sampler import Sampler
+    from otelprogress.step import Step
+
+KEY: Final = otel_context.create_key("otelprogress-step")
+"""In an OpenTelemetry context: the `Step` that counts there. An operation without open steps is its own root step."""
+
+WARN_EVERY_S: Final = 60.0
+_logger = logging.getLogger("otelprogress")
+
+
+class Submit(Protocol):
+    """Hands an event to a host; never blocks, never raises."""
+
+    def __call__(self, event: Event, /) -> None: ...
+
+
+class Instrumentation:
+    """What operations need of the runtime. Made by `runtime` (or by `spans_only`), read by every operation.
+
+    Attributes:
+        emitter: turns events into OpenTelemetry records and hands them to the host.
+        binding: opens spans with the application's provider.
+        submit: hands ticks to the host, past the emitter.
+        sampler: reads moved counters; `None` where no thread may run (spans only, the pytest plugin).
+        writer_id: one per process incarnation.
+        lease_s: how often at least this writer promises to be heard, seconds.
+        live: run id → operation that has not ended.
+    """
+
+    __slots__ = (
+        "adopters",
+        "binding",
+        "emitter",
+        "lease_s",
+        "live",
+        "process_id",
+        "sampler",
+        "service",
+        "strict",
+        "submit",
+        "writer_id",
+    )
+
+    def __init__(
+        self,
+        *,
+        emitter: ProgressEmitter,
+        binding: ProviderBinding,
+        submit: Submit,
+        sampler: Sampler | None = None,
+        service: str = "",
+        lease_s: float | None = None,
+        strict: bool = False,
+        writer_id: str | None = None,
+    ) -> None:
+        self.emitter = emitter
+        self.binding = binding
+        self.submit = submit
+        self.sampler = sampler
+        self.service = service
+        self.lease_s = lease_s
+        self.strict = strict
+        self.writer_id = new_writer_id() if writer_id is None else writer_id
+        self.process_id = os.getpid()
+        self.live: dict[str, Operation] = {}
+        self.adopters = 0
+        """How many operations wait for the first span that their function opens."""
+
+
+def new_writer_id() -> str:
+    """A fresh id of one process incarnation: 16 hex digits."""
+    return secrets.token_hex(8)
+
+
+current: Instrumentation | None = None
+"""Set by the runtime; `None`: nothing configured."""
+
+_spans_only: Instrumentation | None = None
+_spans_only_refused = False
+_lock = threading.Lock()
+
+
+def instrumentation() -> Instrumentation | None:
+    """What is active now; `None`: nothing configured and no TracerProvider, so that instrumentation does nothing."""
+    if current is not None:
+        return current
+    if _spans_only is not None:
+        return _spans_only
+    # Private, because the public `get_tracer_provider()` costs 0.6 µs where no provider is set: it asks the
+    # environment each time. Without the attribute nothing breaks but the spans-only mode.
+    if getattr(trace, "_TRACER_PROVIDER", None) is None or _spans_only_refused:
+        return None
+    return spans_only()
+
+
+def spans_only() -> Instrumentation | None:
+    """Instrumentation for an application that has a TracerProvider and never called `configure()`.
+
+    Returns:
+        `None` when `OTELPROGRESS_DISABLED` is on.
+    """
+    global _spans_only, _spans_only_refused
+    with _lock:
+        if _spans_only is None and not _spans_only_refused:
+            from otelprogress.config import is_disabled, strict_from_environment
+
+            if is_disabled():
+                _spans_only_refused = True
+                return None
+            from otelprogress.otel.emitter import ProgressEmitter
+            from otelprogress.otel.provider import ProviderBinding
+
+            writer_id = new_writer_id()
+            _spans_only = Instrumentation(
+                emitter=ProgressEmitter(ignore),
+                binding=ProviderBinding(),
+                submit=ignore,
+                writer_id=writer_id,
+                strict=strict_from_environment(),
+            )
+        return _spans_only
+
+
+def forget_spans_only() -> None:
+    """Start afresh: after fork in the child, and between tests."""
+    global _spans_only, _spans_only_refused
+    _spans_only = None
+    _spans_only_refused = False
+
+
+def ignore(event: Event, /) -> None:
+    """The host of an application that has none."""
+
+
+def step_of(context: Context | None = None) -> Step | None:
+    """The step that counts in `context` (`None`: the current one); `None` outside any live operation."""
+    step: Any = (otel_context.get_current() if context is None else context).get(KEY)
+    # An operation that ended may still stand in a context that somebody copied.
+    return None if step is None or step.operation.ended else step
+
+
+# --- misuse --------------------------------------------------------------------------------------------------
+
+misuses: dict[str, int] = {}
+"""Call site (`file:line`) → how often something there was refused; at most 1,000 sites are kept apart."""
+_MAX_SITES: Final = 1000
+_warned_at: dict[str, float] = {}
+
+
+def misuse(message: str, error: type[ProgressError] | None = None) -> None:
+    """Count a mistake in instrumented code and log it, once per call site per minute; never raises outside strict mode.
+
+    Args:
+        message: what was wrong and what to do instead.
+        error: what strict mode raises; `None`: `UsageError`.
+
+    Raises:
+        ProgressError: in strict mode only.
+    """
+    where = count_misuse(message)
+    ins = current if current is not None else _spans_only
+    if ins is not None and ins.strict:
+        from otelprogress.exceptions import UsageError
+
+        raise (UsageError if error is None else error)(f"{message} (at {where})")
+
+
+def count_misuse(message: str) -> str:
+    """`misuse` that never raises; returns the call site."""
+    where = _call_site()
+    if where not in misuses and len(misuses) >= _MAX_SITES:
+        where = "elsewhere"
+    misuses[where] = misuses.get(where, 0) + 1
+    now = time.monotonic()
+    if now - _warned_at.get(where, -WARN_EVERY_S) >= WARN_EVERY_S:
+        _warned_at[where] = now
+        _logger.warning("%s (at %s; seen %d times)", message, where, misuses[where])
+    return where
+
+
+def _call_site() -> str:
+    frame = sys._getframe(2)
+    while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).startswith("otelprogress."):
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"

@@ -1,0 +1,91 @@
+"""Counts for work without a loop: ask a function of the user's, in a thread of its own, while a step is open."""
+
+from __future__ import annotations
+
+import contextvars
+import math
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from otelprogress import active
+from otelprogress.exceptions import InvalidValue
+
+if TYPE_CHECKING:
+    from otelprogress.step import Step
+
+MIN_EVERY_S: Final = 0.05
+
+
+class Poll:
+    """One function that is asked until its step closes.
+
+    Args:
+        step: where the answers count.
+        fn: gives an absolute count.
+        every_s: seconds between two answers.
+    """
+
+    def __init__(self, step: Step, fn: Callable[[], float], every_s: float) -> None:
+        self._step = step
+        self._fn = fn
+        self._every_s = every_s
+        self._needs_open = step.open
+        self._last: float = 0
+        self._stopped = threading.Event()
+
+    def start(self) -> None:
+        """Ask in a daemon thread that sees the caller's context. A thread each: `fn` may block for long."""
+        context = contextvars.copy_context()
+        threading.Thread(target=context.run, args=(self._run,), name="otelprogress-poll", daemon=True).start()
+
+    def stop(self) -> None:
+        """Ask no more."""
+        self._stopped.set()
+
+    def _run(self) -> None:
+        while not self._over():
+            self.ask()
+            self._stopped.wait(self._every_s)
+
+    def _over(self) -> bool:
+        step = self._step
+        return self._stopped.is_set() or step.operation.ended or (self._needs_open and not step.open)
+
+    def ask(self) -> None:
+        """Ask once. What `fn` raises, and an answer that is no count, is counted as misuse."""
+        try:
+            count = self._fn()
+            if not math.isfinite(count) or count < 0:
+                raise InvalidValue(f"it answered {count!r}, which is no count")
+        except Exception as error:
+            _complain(f"the function given to poll() failed: {type(error).__name__}: {error}")
+            return
+        if not self._over():
+            self._step.advance_by_difference(count - self._last)
+            self._last = count
+
+
+def _complain(message: str) -> None:
+    ins = active.current
+    if ins is not None and ins.strict and ins.sampler is not None:
+        # Nobody would catch it in the polling thread.
+        active.count_misuse(message)
+        return
+    active.misuse(message)
+
+
+def start_polling(step: Step, fn: Callable[[], float], every_s: float) -> None:
+    """Poll for `step`; see `Step.poll`. Where no thread may run, `fn` is asked now and when the step closes."""
+    ins = active.instrumentation()
+    if ins is None or step.operation.ended or ins.submit is active.ignore:
+        return
+    if not every_s >= MIN_EVERY_S:
+        active.misuse(f"poll(every_s={every_s!r}): at least {MIN_EVERY_S}", InvalidValue)
+        every_s = MIN_EVERY_S
+    poll = Poll(step, fn, every_s)
+    step.operation._polls.append(poll)
+    if ins.sampler is None:
+        poll.ask()
+    else:
+        poll.start()

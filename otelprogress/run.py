@@ -1,0 +1,819 @@
+"""One live operation: what it says, when it begins and ends. `operation()` and `track()` make these."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+import threading
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
+
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.trace import SpanKind
+
+from otelprogress import active
+from otelprogress.exceptions import InvalidValue, OperationCancelled, UsageError
+from otelprogress.gate import Gate
+from otelprogress.model import semconv
+from otelprogress.step import ROOT_INDEX, Counts, Step, in_ucum
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+    from opentelemetry.trace import Link, Span
+
+    from otelprogress.active import Instrumentation
+    from otelprogress.model.events import Event, State
+    from otelprogress.otel.emitter import SpanLedger
+    from otelprogress.poller import Poll
+
+T = TypeVar("T")
+AttributeScalar = str | bool | int | float
+
+LEVELS: Final = frozenset({"info", "warning", "error"})
+MAX_STACKTRACE_CHARS: Final = 16_384
+MAX_STEPS: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is said about an operation when it begins; see `operation()` for the meaning of each."""
+
+    name: str
+    label: str | None = None
+    steps: tuple[str, ...] = ()
+    weights: tuple[float, ...] = ()
+    controls: tuple[str, ...] = ()
+    attempt: int | None = None
+    weight: float | None = None
+    expected_children: int | None = None
+    stall_after_s: float | None = None
+    total: float | None = None
+    unit: str | None = None
+    initial: float = 0
+    attributes: Mapping[str, AttributeScalar] = field(default_factory=dict)
+    kind: SpanKind = SpanKind.INTERNAL
+    links: Sequence[Link] = ()
+
+
+class Operation:
+    """One execution of an operation, from its begin to its end. Every method may be called from any thread.
+
+    Attributes:
+        name: of low cardinality.
+        title: for people.
+        label: the caller's own; `None`: none was given.
+        run_id: `<trace id>-<span id>` in hex; empty while it waits for a span to adopt, and outside any operation.
+        controls: what it accepts: `cancel`, `pause`, `input` or own signal names.
+        ended: whether it has its outcome.
+        root: the step that counts where no step is open.
+    """
+
+    __slots__ = (
+        "_awaits_span",
+        "_cancel_said",
+        "_ended_by_us",
+        "_event_lock",
+        "_gate",
+        "_ins",
+        "_ledger",
+        "_message",
+        "_message_said",
+        "_moved",
+        "_open",
+        "_parent_context",
+        "_parent_span_id",
+        "_plan",
+        "_polls",
+        "_result",
+        "_sequence",
+        "_span",
+        "_started_unix_ns",
+        "_state",
+        "_step",
+        "_steps",
+        "ended",
+        "gate",
+        "label",
+        "name",
+        "root",
+        "run_id",
+        "sampled",
+        "title",
+    )
+
+    def __init__(self, ins: Instrumentation | None, plan: Plan, title: str, parent: Operation | None) -> None:
+        self._ins = ins
+        self._plan = plan
+        self.name = plan.name
+        self.title = title
+        self.label = plan.label
+        self.run_id = ""
+        self.sampled = True
+        self.ended = False
+        self.root = Step(self, "", ROOT_INDEX)
+        self._step = self.root
+        self._moved = self.root
+        self._steps: dict[str, Step] = {}
+        self._open: list[Step] = []
+        self._polls: list[Poll] = []
+        self._sequence = itertools.count(1)
+        self._event_lock = threading.RLock()
+        self._span: Span | None = None
+        self._ledger: SpanLedger | None = None
+        self._ended_by_us = True
+        self._awaits_span = False
+        self._cancel_said = False
+        self._parent_context: Context | None = None
+        self._parent_span_id = ""
+        self._started_unix_ns = 0
+        self._state: State | None = None
+        self._message: str | None = None
+        self._message_said: str | None = None
+        self._result: str | None = None
+        inherited = None if parent is None else parent.gate
+        declared = "cancel" in plan.controls or "pause" in plan.controls
+        self._gate = Gate(self._command_applied, inherited) if declared else None
+        self.gate: Gate | None = self._gate or inherited
+        """What loops and checkpoints obey: its own, else the nearest ancestor's; `None`: nobody can command it."""
+        for name, weight in zip(plan.steps, plan.weights, strict=True):
+            self._steps[name] = Step(self, name, len(self._steps), weight)
+        if plan.total is not None or plan.unit is not None:
+            self.root._total, self.root._unit = plan.total, in_ucum(plan.unit)
+        if plan.initial:
+            self.root._completed = self.root._initial = plan.initial
+
+    @property
+    def instrumentation(self) -> Instrumentation:
+        """What it reports through."""
+        assert self._ins is not None
+        return self._ins
+
+    @property
+    def controls(self) -> tuple[str, ...]:
+        """What it accepts: `cancel`, `pause`, `input` or own signal names; nothing by default."""
+        return self._plan.controls
+
+    @property
+    def span(self) -> Span:
+        """Its span; an invalid one where it has none."""
+        return trace.INVALID_SPAN if self._span is None else self._span
+
+    # --- begin and end ---------------------------------------------------------------------------------------------
+
+    def _begin(self, span: Span | None = None) -> None:
+        """Open or adopt the span and say `operation.started`."""
+        from otelprogress.model.events import run_id
+        from otelprogress.otel.emitter import SpanLedger
+
+        ins = self.instrumentation
+        self._awaits_span = False
+        parent = self._parent_context
+        plan = self._plan
+        opened = None
+        if span is not None:
+            opened = ins.binding.adopt(span, owner=self)
+            self._ended_by_us = opened is None
+        if opened is None:
+            opened = ins.binding.open_span(
+                plan.name, parent=parent, kind=plan.kind, attributes=plan.attributes, links=plan.links, owner=self
+            )
+        self._span = opened.span
+        self._ledger = SpanLedger(owned=self._ended_by_us)
+        self.run_id = run_id(opened.trace_id, opened.span_id)
+        self.sampled = opened.sampled
+        self._started_unix_ns = getattr(opened.span, "start_time", None) or time.time_ns()
+        self._parent_span_id = _parent_span_id(parent, opened.trace_id, opened.parent_span_id)
+        ins.live[self.run_id] = self
+        self._say(
+            semconv.OPERATION_STARTED,
+            time_unix_ns=self._started_unix_ns,
+            name=plan.name,
+            title=None if self.title == plan.name else self.title,
+            label=plan.label,
+            parent_span_id=self._parent_span_id,
+            start_unix_ns=self._started_unix_ns,
+            span_kind=plan.kind.name.lower(),
+            trace_state=opened.span.get_span_context().trace_state.to_header() or None,
+            steps=plan.steps or None,
+            step_weights=plan.weights or None,
+            expected_children=plan.expected_children,
+            attempt=plan.attempt,
+            weight=plan.weight,
+            controls=plan.controls or None,
+            stall_after_s=plan.stall_after_s,
+            attributes=_shown(plan.attributes),
+            lease_s=ins.lease_s,
+        )
+        if ins.sampler is not None:
+            ins.sampler.operation_began()
+
+    def _ensure_begun(self) -> None:
+        if self._awaits_span:
+            self._begin()
+
+    def end(self, error: BaseException | None = None, *, message: str | None = None) -> None:
+        """End it, with the outcome that `error` means: `None` succeeded, a cancelling one cancelled, others failed.
+
+        A second call does nothing.
+        """
+        from otelprogress.model.events import State
+
+        outcome = outcome_of(error)
+        if outcome is State.FAILED:
+            assert error is not None
+            self._end(outcome, message=message, **_error_fields(error))
+        elif outcome is State.CANCELLED:
+            reason = error.reason if isinstance(error, OperationCancelled) else ""
+            self._end(outcome, message=message or reason or None)
+        else:
+            self._end(outcome, message=message, result=self._result)
+
+    def end_cancelled(self, message: str) -> None:
+        """End it as cancelled, saying why."""
+        from otelprogress.model.events import State
+
+        self._end(State.CANCELLED, message=message)
+
+    def end_lost(self, detector: str, cause: str | None = None) -> None:
+        """End it as lost: the interpreter leaves with it open."""
+        from otelprogress.model.events import State
+
+        self._end(State.LOST, lost_detector=detector, lost_evidence_unix_ns=time.time_ns(), lost_cause=cause)
+
+    def _end(self, state: State, *, message: str | None = None, **fields: Any) -> None:
+        with self._event_lock:
+            if self.ended:
+                return
+            self._ensure_begun()
+            ins = self.instrumentation
+            for poll in self._polls:
+                poll.stop()
+                if ins.sampler is None:
+                    poll.ask()
+            self.ended = True
+            self._state = state
+        span, ledger = self._span, self._ledger
+        now_unix_ns = time.time_ns()
+        message = self._message if message is None else _clean_message(message)
+        self._say(semconv.OPERATION_ENDED, time_unix_ns=now_unix_ns, message=message, **fields)
+        ins.live.pop(self.run_id, None)
+        ins.emitter.finish(span, ledger)
+        if span is not None and self._ended_by_us:
+            _quietly(lambda: span.end(end_time=now_unix_ns))
+
+    # --- saying ----------------------------------------------------------------------------------------------------
+
+    def _say(self, kind: str, *, time_unix_ns: int | None = None, step: Step | None = None, **fields: Any) -> None:
+        """One durable event, with the current step and its counts."""
+        ins = self.instrumentation
+        try:
+            with self._event_lock:
+                event = self._event(kind, time_unix_ns or time.time_ns(), step or self._moved, next(self._sequence), fields)
+            # Outside the lock: processors of the user's run in there. A host puts two that cross back in order.
+            ins.emitter.emit(event, self._span, self._ledger)
+        except Exception as problem:
+            active.count_misuse(f"an event could not be made: {type(problem).__name__}: {problem}")
+
+    def _event(
+        self, kind: str, time_unix_ns: int, step: Step, sequence: int | None, fields: Mapping[str, Any]
+    ) -> Event:
+        from otelprogress.model.events import Event
+
+        ins = self.instrumentation
+        completed, total, unit, initial, counters = step.snapshot()
+        rooted = step.index == ROOT_INDEX
+        said = {
+            "writer_id": ins.writer_id,
+            "sequence": sequence,
+            "service": ins.service or None,
+            "process_id": ins.process_id,
+            "sampled": self.sampled,
+            "state": self._state,
+            "step_name": None if rooted else step.name,
+            "step_index": None if rooted else step.index,
+            "completed": completed,
+            "total": total,
+            "unit": unit,
+            "initial": initial,
+            "counters": counters,
+        }
+        said.update(fields)
+        return Event(kind=kind, run_id=self.run_id, time_unix_ns=time_unix_ns, **said)
+
+    def tick(self, now_unix_ns: int) -> Event | None:
+        """What moved since the last tick, as one event; `None`: nothing did. Called by the sampler only."""
+        if self.ended:
+            return None
+        moved: Step | None = None
+        for step in (self.root, *self._open):
+            seen = step.snapshot()
+            if step._seen is None:
+                step._seen = (None, None, None, None, None)
+            if seen != step._seen:
+                step._seen = seen
+                moved = step
+        if moved is None and self._message == self._message_said:
+            return None
+        if moved is not None:
+            self._moved = moved
+        self._message_said = self._message
+        fields = {} if self._message is None else {"message": self._message}
+        return self._event(semconv.OPERATION_PROGRESSED, now_unix_ns, self._moved, None, fields)
+
+    def note(self, message: str, *, level: str = "info") -> None:
+        """Say one line for people, now. At most 1,024 characters, control characters are stripped.
+
+        Args:
+            message: what to say.
+            level: `info`, `warning` or `error`.
+        """
+        self._note(self._step, message, level)
+
+    def _note(self, step: Step, message: str, level: str) -> None:
+        if self.ended:
+            active.misuse(f"note() after operation {self.name!r} ended")
+            return
+        if level not in LEVELS:
+            active.misuse(f"note(level={level!r}): one of {', '.join(sorted(LEVELS))}", InvalidValue)
+            level = "info"
+        self._ensure_begun()
+        self._say(
+            semconv.OPERATION_NOTED,
+            step=step,
+            message=_clean_message(message),
+            level=None if level == "info" else level,
+        )
+
+    def show(self, message: str | None) -> None:
+        """Say with the next tick what is being done: the latest wins, unlike `note()`, which is kept."""
+        self._message = None if message is None else _clean_message(message)
+
+    def set_result(self, value: object) -> None:
+        """Keep what came out, as JSON of at most 4 KiB, redacted, for `operation.ended`. Longer ones are left out."""
+        self._result = _as_result(value)
+
+    # --- steps -----------------------------------------------------------------------------------------------------
+
+    def step(
+        self,
+        name: str,
+        *,
+        total: float | None = None,
+        unit: str | None = None,
+        initial: float = 0,
+    ) -> Step:
+        """The step of that name, for `with`; entered again it continues. An unknown name is appended to the plan.
+
+        Args:
+            name: at most 256 characters.
+            total: items in all; `None`: unknown, or what loops in it say.
+            unit: `row` means `{row}`.
+            initial: items done before this run.
+        """
+        with self._event_lock:
+            step = self._steps.get(name)
+            if step is None:
+                if len(self._steps) >= MAX_STEPS:
+                    active.misuse(f"more than {MAX_STEPS} steps: use operations inside a step for repeated work")
+                    return next(reversed(self._steps.values()))
+                step = self._steps[name] = Step(self, name, len(self._steps))
+        if total is not None or unit is not None:
+            step.set_total(step._total if total is None else total, unit=unit)
+        if initial:
+            step.set_initial(initial)
+        return step
+
+    @property
+    def step_names(self) -> tuple[str, ...]:
+        """The plan as it stands, appended steps included."""
+        return tuple(self._steps)
+
+    def _step_entered(self, step: Step) -> None:
+        from otelprogress.model.events import StepState
+
+        self._ensure_begun()
+        with self._event_lock:
+            step._entered += 1
+            if step._entered > 1:
+                return
+            self._open.append(step)
+            self._step = self._moved = step
+        self._say(semconv.STEP_STARTED, step=step, step_state=StepState.RUNNING)
+
+    def _step_left(self, step: Step, error: BaseException | None) -> None:
+        from otelprogress.model.events import State, StepState
+
+        ins = self.instrumentation
+        with self._event_lock:
+            step._entered -= 1
+            if step._entered or self.ended:
+                return
+            for poll in [each for each in self._polls if each._step is step]:
+                poll.stop()
+                if ins.sampler is None:
+                    poll.ask()
+                self._polls.remove(poll)
+            self._open.remove(step)
+            self._moved = step
+            self._step = self._open[-1] if self._open else self.root
+        # A step that was cancelled half way was not done: "skipped" would count as done.
+        failed = outcome_of(error) is not State.SUCCEEDED
+        self._say(
+            semconv.STEP_ENDED,
+            step=step,
+            step_state=StepState.FAILED if failed else StepState.SUCCEEDED,
+            error_type=_type_name(error) if failed and error is not None else None,
+        )
+
+    # --- counting on the current step ------------------------------------------------------------------------------
+
+    def advance(self, n: float = 1) -> None:
+        """`Step.advance` of the step entered last."""
+        try:
+            if n >= 0:
+                self._step._completed += n
+                return
+        except TypeError:
+            pass
+        self._step.advance(n)
+
+    def count(self, /, **counts: float) -> None:
+        """`Step.count` of the step entered last."""
+        self._step.count(**counts)
+
+    def set_total(self, total: float | None, *, unit: str | None = None) -> None:
+        """`Step.set_total` of the step entered last."""
+        self._step.set_total(total, unit=unit)
+
+    @property
+    def counts(self) -> Counts:
+        """`Step.counts` of the step entered last."""
+        return self._step.counts
+
+    @overload
+    def track(
+        self,
+        iterable: Iterable[T],
+        name: str | None = None,
+        *,
+        total: float | None = None,
+        unit: str | None = None,
+        initial: float = 0,
+    ) -> Iterator[T]: ...
+    @overload
+    def track(
+        self,
+        iterable: AsyncIterable[T],
+        name: str | None = None,
+        *,
+        total: float | None = None,
+        unit: str | None = None,
+        initial: float = 0,
+    ) -> AsyncIterator[T]: ...
+    def track(
+        self,
+        iterable: Iterable[T] | AsyncIterable[T],
+        name: str | None = None,
+        *,
+        total: float | None = None,
+        unit: str | None = None,
+        initial: float = 0,
+    ) -> Iterator[T] | AsyncIterator[T]:
+        """Iterate, counting for the step entered last; see `otelprogress.track`. A `name` makes a child operation."""
+        from otelprogress.track import track_under
+
+        return track_under(self._step, iterable, name, total=total, unit=unit, initial=initial)
+
+    def poll(
+        self,
+        fn: Callable[[], float],
+        *,
+        total: float | None = None,
+        unit: str | None = None,
+        every_s: float = 1.0,
+    ) -> None:
+        """`Step.poll` of the step entered last."""
+        self._step.poll(fn, total=total, unit=unit, every_s=every_s)
+
+    # --- control ---------------------------------------------------------------------------------------------------
+
+    @property
+    def cancel_requested(self) -> bool:
+        """Whether it, or an operation around it whose cancel it obeys, was cancelled. Asking raises nothing."""
+        gate = self.gate
+        while gate is not None:
+            if gate.cancelled:
+                return True
+            gate = gate.parent
+        return False
+
+    def checkpoint(self) -> None:
+        """Stand still while paused; on a running event loop's thread a pause is not honoured, a cancel is.
+
+        Raises:
+            OperationCancelled: it was cancelled.
+        """
+        if self.gate is not None:
+            self.gate.check()
+
+    async def acheckpoint(self) -> None:
+        """Stand still while paused, letting the event loop go on.
+
+        Raises:
+            OperationCancelled: it was cancelled.
+        """
+        if self.gate is not None:
+            await self.gate.acheck()
+
+    def cancel(self, reason: str = "") -> bool:
+        """Let its next item or checkpoint raise `OperationCancelled`. Any thread.
+
+        Returns:
+            Whether it will be obeyed: it declared `cancel` and has not ended.
+        """
+        gate = self._commanded("cancel")
+        if gate is not None:
+            gate.cancel(reason)
+        return gate is not None
+
+    def pause(self) -> bool:
+        """Let its next item or checkpoint stand still until `resume()`. Returns whether it declared `pause` and lives."""
+        gate = self._commanded("pause")
+        if gate is not None:
+            gate.pause()
+        return gate is not None
+
+    def resume(self) -> bool:
+        """Let it go on. Returns whether it declared `pause` and lives."""
+        gate = self._commanded("pause")
+        if gate is not None:
+            gate.resume()
+        return gate is not None
+
+    def _commanded(self, action: str) -> Gate | None:
+        if self.ended:
+            return None
+        if self._gate is None or action not in self.controls:
+            active.misuse(f"operation {self.name!r} does not accept {action!r}: add controls=[{action!r}]", UsageError)
+            return None
+        return self._gate
+
+    def _command_applied(self, action: str) -> None:
+        """A command took effect in the instrumented code; called by the gate there."""
+        from otelprogress.model.events import State
+
+        if self.ended:
+            return
+        with self._event_lock:
+            if action == "cancel":
+                if self._cancel_said:
+                    return
+                self._cancel_said = True
+            else:
+                state = State.PAUSED if action == "pause" else None
+                if state is self._state:
+                    return
+                self._state = state
+        self._ensure_begun()
+        gate = self._gate
+        reason = gate.reason if gate is not None and action == "cancel" else ""
+        self._say(semconv.CONTROL_APPLIED, control_action=action, control_reason=reason or None)
+        if action != "cancel":
+            self._say(
+                semconv.OPERATION_STATE_CHANGED, state=State.PAUSED if action == "pause" else State.RUNNING
+            )
+
+    def __repr__(self) -> str:
+        return f"<Operation {self.name!r} {self.run_id or 'without a run'}>"
+
+
+class NoOperation(Operation):
+    """Stands in where no operation is current, and while nothing is configured: does nothing, never complains."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__(None, Plan(name=""), "", None)
+        self.ended = True
+
+    def note(self, message: str, *, level: str = "info") -> None:
+        """Nothing."""
+
+    def _note(self, step: Step, message: str, level: str) -> None:
+        return
+
+    def show(self, message: str | None) -> None:
+        """Nothing."""
+
+    def set_result(self, value: object) -> None:
+        """Nothing."""
+
+    def step(
+        self,
+        name: str,
+        *,
+        total: float | None = None,
+        unit: str | None = None,
+        initial: float = 0,
+    ) -> Step:
+        """A step that does nothing."""
+        return IdleStep(self)
+
+    def advance(self, n: float = 1) -> None:
+        """Nothing."""
+
+    def count(self, /, **counts: float) -> None:
+        """Nothing."""
+
+    def set_total(self, total: float | None, *, unit: str | None = None) -> None:
+        """Nothing."""
+
+    def end(self, error: BaseException | None = None, *, message: str | None = None) -> None:
+        """Nothing."""
+
+    def _end(self, state: State, *, message: str | None = None, **fields: Any) -> None:
+        return
+
+
+class IdleStep(Step):
+    """A step of no operation: it counts, for code that reads its own counts, and nobody is told."""
+
+    __slots__ = ()
+
+    def __init__(self, operation: Operation) -> None:
+        super().__init__(operation, "", ROOT_INDEX)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        return
+
+
+NO_OPERATION: Final = NoOperation()
+
+
+def begin(
+    ins: Instrumentation,
+    plan: Plan,
+    *,
+    title: str | None = None,
+    below: Step | None = None,
+    span: Span | None = None,
+    await_span: bool = False,
+) -> Operation:
+    """Begin an operation; the caller attaches its context, if at all, and ends it.
+
+    Args:
+        ins: what it reports through.
+        plan: what is known.
+        title: for people; `None`: the name.
+        below: the step whose child it is; `None`: that of the current context.
+        span: to adopt, which its opener ends; `None`: it gets one of its own.
+        await_span: begin with the first span that is opened in its context, or with the first thing it says.
+    """
+    context = otel_context.get_current()
+    current = active.step_of(context)
+    if below is not None and below is not current:
+        context = otel_context.set_value(active.KEY, below, trace.set_span_in_context(below.operation.span, context))
+        current = below
+    parent = None if current is None else current.operation
+    if parent is not None:
+        parent._ensure_begun()
+    operation = Operation(ins, plan, _clean_title(title) if title else plan.name, parent)
+    operation._parent_context = context
+    if await_span:
+        operation._awaits_span = True
+        ins.adopters += 1
+    else:
+        operation._begin(span)
+    return operation
+
+
+def offer_span(span: Span, parent_context: Context | None) -> None:
+    """A span was just opened: let the operation that awaits one adopt it. Called by the span processor; never raises."""
+    step: Any = (otel_context.get_current() if parent_context is None else parent_context).get(active.KEY)
+    if step is not None and step.operation._awaits_span:
+        step.operation._begin(span)
+
+
+def context_of(operation: Operation, context: Context | None = None) -> Context:
+    """`context` (`None`: the current one) with the operation and its span in it."""
+    if operation._span is not None:
+        context = trace.set_span_in_context(operation._span, context)
+    return otel_context.set_value(active.KEY, operation.root, context)
+
+
+# --- outcomes and texts ----------------------------------------------------------------------------------------
+
+
+def outcome_of(error: BaseException | None) -> State:
+    """The outcome that leaving with `error` means; see `docs/api` for the list. `None`: returned."""
+    from otelprogress.model.events import State
+
+    if error is None:
+        return State.SUCCEEDED
+    if isinstance(error, SystemExit):
+        return State.SUCCEEDED if error.code in (None, 0) else State.FAILED
+    if isinstance(error, (OperationCancelled, KeyboardInterrupt, GeneratorExit)):
+        return State.CANCELLED
+    asyncio: Any = sys.modules.get("asyncio.exceptions")
+    if asyncio is not None and isinstance(error, asyncio.CancelledError):
+        return State.CANCELLED
+    return State.FAILED
+
+
+def _type_name(error: BaseException) -> str:
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _error_fields(error: BaseException) -> dict[str, str | None]:
+    import traceback
+
+    from otelprogress.model.redaction import redact, redacted
+
+    try:
+        trace_text = "".join(traceback.format_exception(error))
+        text = str(error)
+    except Exception:  # a __str__ of the user's
+        trace_text = text = ""
+    return {
+        "error_type": _type_name(error),
+        "error_message": redacted(text, semconv.MAX_MESSAGE_CHARS) or None,
+        "error_stacktrace": redact(trace_text[-MAX_STACKTRACE_CHARS:]) or None,
+    }
+
+
+def _clean_message(message: str) -> str:
+    from otelprogress.model.redaction import redacted
+
+    return redacted(str(message), semconv.MAX_MESSAGE_CHARS) or ""
+
+
+def _clean_title(title: str) -> str:
+    from otelprogress.model.text import clean
+
+    return clean(title, semconv.MAX_TITLE_CHARS)
+
+
+def _shown(attributes: Mapping[str, AttributeScalar]) -> dict[str, AttributeScalar] | None:
+    if not attributes:
+        return None
+    from otelprogress.model.redaction import allowed_attributes
+
+    return allowed_attributes(attributes, allowed=None) or None
+
+
+def _as_result(value: object) -> str | None:
+    from otelprogress.model.redaction import redact
+
+    try:
+        text = redact(json.dumps(value, default=str, ensure_ascii=False, allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as problem:
+        active.misuse(f"a result that is no JSON was left out: {problem}")
+        return None
+    size = len(text.encode("utf-8", "replace"))
+    if size > semconv.MAX_RESULT_BYTES:
+        active.misuse(f"a result of {size} bytes was left out: at most {semconv.MAX_RESULT_BYTES}")
+        return None
+    return text
+
+
+def _parent_span_id(context: Context | None, trace_id: int, span_parent_id: int) -> str:
+    """The operation around it: 16 hex digits; empty: a root.
+
+    Ordinary spans between an operation and its child are passed over; a span of another process may be an
+    operation, which only a host can know.
+    """
+    from otelprogress.otel.registry import REGISTRY
+
+    if not span_parent_id:
+        return ""
+    around = active.step_of(context)
+    if around is not None:
+        run = around.operation.run_id
+        return run[33:] if run[:32] == f"{trace_id:032x}" else ""
+    span_context = trace.get_current_span(context).get_span_context()
+    if span_context.trace_id != trace_id:
+        return ""
+    known = REGISTRY.find(span_context) is not None
+    return f"{span_context.span_id:016x}" if known or span_context.is_remote else ""
+
+
+def _quietly(call: Callable[[], object]) -> None:
+    """End a span of the user's provider: its processors' errors are theirs, and go no further."""
+    try:
+        call()
+    except Exception as error:
+        active.count_misuse(f"ending a span raised {type(error).__name__}: {error}")

@@ -1,0 +1,500 @@
+"""`track()`: a loop that counts, at the price of the loop.
+
+No code of ours runs between two items. What knows how much is left (a list, a range, a dict, …) is iterated by its
+own iterator and read from the sampler thread by `operator.length_hint`; anything else runs through `compress` with
+a `repeat` whose own hint is the count; operations with controls get selectors in chunks (`gate.Chunks`). All three
+are exact, live, and from any thread. `chain` puts a finisher behind the items: reached, the loop is exhausted;
+collected without being reached, it was left early.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import operator
+import sys
+import threading
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, overload
+
+from otelprogress import active
+from otelprogress.exceptions import InvalidValue
+from otelprogress.gate import Chunks, Gate
+
+if TYPE_CHECKING:
+    from otelprogress.active import Instrumentation
+    from otelprogress.run import Operation
+    from otelprogress.step import Step
+
+T = TypeVar("T")
+
+_ENDLESS: Final = 2**62
+_EMPTY: Final[tuple[object, ...]] = ()
+
+
+class _Indexed:
+    def __getitem__(self, index: int) -> int:
+        raise IndexError
+
+
+_SEQUENCE_ITERATOR: Final = type(iter(cast("Iterable[int]", _Indexed())))
+_TELLING: Final = frozenset(
+    type(iter(each))
+    for each in (
+        [], (), range(0), {}, {}.keys(), {}.values(), {}.items(), set(), "", "é", b"", bytearray(), deque(),
+        reversed([]), reversed({}), reversed({}.keys()), reversed({}.values()), reversed({}.items()),
+        reversed(deque()), itertools.repeat(None, 0),
+    )
+)  # fmt: skip
+"""Iterators of the interpreter's own that tell how much is left, exactly, from any thread, without running code of
+the user's (as the hint of an arbitrary sequence's iterator would, in the sampler's thread)."""
+
+
+def _tells(iterable: object, iterator: object) -> bool:
+    kind = type(iterator)
+    return kind in _TELLING or (kind is _SEQUENCE_ITERATOR and type(iterable).__module__ == "numpy")
+
+
+# --- live loops: what a step reads -------------------------------------------------------------------------------
+
+
+class Loop:
+    """One live loop, read by its step. Subclasses know how their design counts.
+
+    Args:
+        step: where the items count.
+        total: items in all, `None`: unknown.
+        operation: the operation that this loop is, and whose end is its own; `None`: it only counts.
+    """
+
+    __slots__ = ("_operation", "_own_total", "_step")
+
+    def __init__(self, step: Step, total: float | None, operation: Operation | None) -> None:
+        self._step = step
+        self._own_total = total
+        self._operation = operation
+
+    @property
+    def total(self) -> float | None:
+        """Items in all, those done before it began included; `None`: unknown."""
+        return self._own_total
+
+    def handed_out(self) -> int:
+        """Items given to the body so far."""
+        raise NotImplementedError
+
+    def exhausted(self) -> None:
+        """Every item was handed out and worked off."""
+        self._step.let_go(self, worked_off=self.handed_out())
+        if self._operation is not None:
+            self._operation.end()
+
+    def left(self) -> None:
+        """The loop was left early: `break`, `return`, an exception. Called by a finalizer, anywhere."""
+        ins = self._step.operation.instrumentation
+        if ins.sampler is not None:
+            # A finalizer may have interrupted any lock's holder: somebody else has to take the locks.
+            ins.sampler.defer(self._left)
+        else:
+            self._left()
+
+    def _left(self) -> None:
+        done = max(0, self.handed_out() - 1)  # the item in the body was not finished
+        self._step.let_go(self, worked_off=done)
+        operation = self._operation
+        if operation is not None and not operation.ended:
+            completed, total = self._step.completed, self._step.total
+            of = "" if total is None else f" of {total:g}"
+            operation.end_cancelled(f"left at {completed:g}{of}")
+
+
+class _HintedLoop(Loop):
+    """Counts by what its iterator says is left."""
+
+    __slots__ = ("_iterator", "_size")
+
+    def __init__(
+        self,
+        step: Step,
+        total: float | None,
+        operation: Operation | None,
+        iterator: Iterator[Any],
+        size: int,
+    ) -> None:
+        super().__init__(step, total, operation)
+        self._iterator = iterator
+        self._size = size
+
+    def handed_out(self) -> int:
+        return self._size - operator.length_hint(self._iterator)
+
+
+class _ListLoop(Loop):
+    """A list may grow while it is iterated: its size is asked each time."""
+
+    __slots__ = ("_before", "_iterator", "_list")
+
+    def __init__(
+        self,
+        step: Step,
+        total: float | None,
+        operation: Operation | None,
+        iterator: Iterator[Any],
+        items: list[Any],
+        before: float,
+    ) -> None:
+        super().__init__(step, total, operation)
+        self._iterator = iterator
+        self._list = items
+        self._before = before
+
+    @property
+    def total(self) -> float | None:
+        return self._before + len(self._list) if self._own_total is None else self._own_total
+
+    def handed_out(self) -> int:
+        return len(self._list) - operator.length_hint(self._iterator)
+
+
+class _SelectedLoop(Loop):
+    """Counts by the selectors that are left of a practically endless repeat."""
+
+    __slots__ = ("_selectors",)
+
+    def __init__(
+        self,
+        step: Step,
+        total: float | None,
+        operation: Operation | None,
+        selectors: itertools.repeat[bool],
+    ) -> None:
+        super().__init__(step, total, operation)
+        self._selectors = selectors
+
+    def handed_out(self) -> int:
+        return _ENDLESS - operator.length_hint(self._selectors)
+
+
+class _GatedLoop(Loop):
+    """Counts by chunks of selectors, which commands may drain."""
+
+    __slots__ = ("_chunks",)
+
+    def __init__(self, step: Step, total: float | None, operation: Operation | None, chunks: Chunks) -> None:
+        super().__init__(step, total, operation)
+        self._chunks = chunks
+
+    def handed_out(self) -> int:
+        return self._chunks.count()
+
+
+class _Finisher:
+    """Stands behind the last item. Nothing but the loop's own iterator may refer to it."""
+
+    __slots__ = ("_loop",)
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop: Loop | None = loop
+
+    def __iter__(self) -> Iterator[Any]:
+        loop, self._loop = self._loop, None
+        if loop is not None:
+            loop.exhausted()
+        return iter(_EMPTY)
+
+    def __del__(self) -> None:
+        loop = self._loop
+        if loop is not None:
+            loop.left()
+
+
+class _CountedLoop(Loop):
+    """An async loop: each item is a call anyway, so it simply counts."""
+
+    __slots__ = ("count",)
+
+    def __init__(self, step: Step, total: float | None, operation: Operation | None) -> None:
+        super().__init__(step, total, operation)
+        self.count = 0
+
+    def handed_out(self) -> int:
+        return self.count
+
+
+class _AsyncIteration(AsyncIterator[T]):
+    """What `async for` holds; collected without being exhausted, the loop was left early."""
+
+    __slots__ = ("_gate", "_loop", "_source")
+
+    def __init__(self, source: AsyncIterator[T], loop: _CountedLoop, gate: Gate | None) -> None:
+        self._source = source
+        self._loop: _CountedLoop | None = loop
+        self._gate = gate
+
+    def __aiter__(self) -> AsyncIterator[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        if self._gate is not None and self._gate.closed_by() is not None:
+            await self._gate.acheck()
+        try:
+            item = await self._source.__anext__()
+        except StopAsyncIteration:
+            loop, self._loop = self._loop, None
+            if loop is not None:
+                loop.exhausted()
+            raise
+        if self._loop is not None:
+            self._loop.count += 1
+        return item
+
+    async def aclose(self) -> None:
+        """Leave the loop, and close its source where that can be closed."""
+        loop, self._loop = self._loop, None
+        if loop is not None:
+            loop.left()
+        close = getattr(self._source, "aclose", None)
+        if close is not None:
+            await close()
+
+    def __del__(self) -> None:
+        loop = getattr(self, "_loop", None)
+        if loop is not None:
+            loop.left()
+
+
+# --- making them ---------------------------------------------------------------------------------------------------
+
+
+def _where() -> object:
+    """This thread and, where one runs, this task: loops of one place stand inside one another, others add up."""
+    asyncio: Any = sys.modules.get("asyncio")
+    if asyncio is not None:
+        try:
+            task = asyncio.current_task()
+        except (RuntimeError, AttributeError):  # no loop runs here; or asyncio is just being imported
+            task = None
+        if task is not None:
+            return id(task)
+    return threading.get_ident()
+
+
+def _known_total(total: float | None) -> float | None:
+    if total is None:
+        return None
+    if isinstance(total, (int, float)) and math.isfinite(total) and total >= 0:
+        return total
+    active.misuse(f"track(total={total!r}): give a finite number that is not negative, or None", InvalidValue)
+    return None
+
+
+def _size_of(iterable: object) -> int | None:
+    try:
+        size = operator.length_hint(iterable, -1)
+    except Exception:  # a __len__ of the user's: the plain loop would not have called it
+        return None
+    return size if size >= 0 else None
+
+
+def _counted(
+    step: Step,
+    iterable: Iterable[T],
+    operation: Operation | None,
+    total: float | None,
+    unit: str | None,
+    initial: float,
+) -> Iterator[T]:
+    iterator = iter(iterable)
+    gate = step.operation.gate
+    loop: Loop
+    items: Iterator[T]
+    if gate is not None or not _tells(iterable, iterator):
+        if total is None and (size := _size_of(iterable)) is not None:
+            total = initial + size
+        if gate is not None:
+            chunks = Chunks(gate)
+            loop = _GatedLoop(step, total, operation, chunks)
+            items = itertools.compress(iterator, itertools.chain.from_iterable(chunks))
+        else:
+            selectors = itertools.repeat(True, _ENDLESS)  # noqa: FBT003 - a selector, not a flag
+            loop = _SelectedLoop(step, total, operation, selectors)
+            items = itertools.compress(iterator, selectors)
+    elif type(iterable) is list:
+        loop = _ListLoop(step, total, operation, iterator, iterable, initial)
+        items = iterator
+    else:
+        size = operator.length_hint(iterator)
+        loop = _HintedLoop(step, initial + size if total is None else total, operation, iterator, size)
+        items = iterator
+    if not step.take_on(loop, unit=unit, initial=initial, where=_where()):
+        return iterator
+    # The finisher's items are none: it is asked for them only once the others are exhausted.
+    return itertools.chain(items, cast("Iterable[T]", _Finisher(loop)))
+
+
+def _counted_async(
+    step: Step,
+    iterable: AsyncIterable[T],
+    operation: Operation | None,
+    total: float | None,
+    unit: str | None,
+    initial: float,
+) -> AsyncIterator[T]:
+    source = aiter(iterable)
+    if total is None and (size := _size_of(iterable)) is not None:
+        total = initial + size
+    loop = _CountedLoop(step, total, operation)
+    if not step.take_on(loop, unit=unit, initial=initial, where=_where()):
+        return source
+    return _AsyncIteration(source, loop, step.operation.gate)
+
+
+def track_under(
+    step: Step,
+    iterable: Iterable[T] | AsyncIterable[T],
+    name: str | None = None,
+    *,
+    total: float | None = None,
+    unit: str | None = None,
+    initial: float = 0,
+) -> Iterator[T] | AsyncIterator[T]:
+    """`track()` for a given step: with a `name` as a child operation of it, otherwise as its own count."""
+    is_async = not hasattr(iterable, "__iter__") and hasattr(iterable, "__aiter__")
+    if step.operation.ended:
+        return aiter(cast("AsyncIterable[T]", iterable)) if is_async else iter(cast("Iterable[T]", iterable))
+    if name is not None:
+        return _as_operation(
+            step.operation.instrumentation, iterable, name, total=total, unit=unit, initial=initial, below=step
+        )
+    total = _known_total(total)
+    if is_async:
+        return _counted_async(step, cast("AsyncIterable[T]", iterable), None, total, unit, initial)
+    return _counted(step, cast("Iterable[T]", iterable), None, total, unit, initial)
+
+
+def _as_operation(
+    ins: Instrumentation,
+    iterable: Iterable[T] | AsyncIterable[T],
+    name: str,
+    *,
+    total: float | None,
+    unit: str | None,
+    initial: float,
+    title: str | None = None,
+    label: str | None = None,
+    controls: Sequence[str] = (),
+    below: Step | None = None,
+) -> Iterator[T] | AsyncIterator[T]:
+    from otelprogress.run import Plan, begin
+
+    total = _known_total(total)
+    is_async = not hasattr(iterable, "__iter__") and hasattr(iterable, "__aiter__")
+    if not is_async:
+        iterable = _iterable_once(cast("Iterable[T]", iterable))
+    planned = total
+    if planned is None and (size := _size_of(iterable)) is not None:
+        planned = initial + size
+    operation = begin(
+        ins,
+        Plan(name=name, label=label, controls=tuple(controls), total=planned, unit=unit, initial=initial),
+        title=title,
+        below=below,
+    )
+    # From here on the loop says what there is: a list may grow.
+    root = operation.root
+    root.reset()
+    if is_async:
+        return _counted_async(root, cast("AsyncIterable[T]", iterable), operation, total, unit, initial)
+    return _counted(root, cast("Iterable[T]", iterable), operation, total, unit, initial)
+
+
+def _iterable_once(iterable: Iterable[T]) -> Iterable[T]:
+    """The iterable itself, after `iter()` of something that is none raised as a plain loop would: before a span opens."""
+    if not hasattr(iterable, "__iter__"):
+        return iter(iterable)
+    return iterable
+
+
+@overload
+def track(
+    iterable: Iterable[T],
+    name: str | None = None,
+    *,
+    title: str | None = None,
+    total: float | None = None,
+    unit: str | None = None,
+    initial: float = 0,
+    label: str | None = None,
+    controls: Sequence[str] = (),
+) -> Iterator[T]: ...
+@overload
+def track(
+    iterable: AsyncIterable[T],
+    name: str | None = None,
+    *,
+    title: str | None = None,
+    total: float | None = None,
+    unit: str | None = None,
+    initial: float = 0,
+    label: str | None = None,
+    controls: Sequence[str] = (),
+) -> AsyncIterator[T]: ...
+def track(
+    iterable: Iterable[T] | AsyncIterable[T],
+    name: str | None = None,
+    *,
+    title: str | None = None,
+    total: float | None = None,
+    unit: str | None = None,
+    initial: float = 0,
+    label: str | None = None,
+    controls: Sequence[str] = (),
+) -> Iterator[T] | AsyncIterator[T]:
+    """Iterate, and count the items as done.
+
+    Inside an operation and without a `name` it counts for the current step. Otherwise the loop is an operation of
+    its own (a child, inside another): succeeded when it is exhausted, cancelled when it is left early. That
+    operation is not current inside the loop's body. An unnamed loop inside another one that already counts for
+    the same step is not counted: the outer one is the measure. Nothing configured: `iter(iterable)`.
+
+    Args:
+        iterable: sync or async. What is both is taken as sync.
+        name: of the operation, of low cardinality; `None`: see above, outside an operation the calling function's.
+        title: for people, at most 120 characters; `None`: the name.
+        total: items in all, `initial` included; `None`: what the iterable says, if it does.
+        unit: `row` means `{row}`; `By` for bytes.
+        initial: items done before this run: counted as done, left out of the rate.
+        label: of your own, to find the operation by. Only with an operation of its own.
+        controls: `cancel`, `pause`. Only with an operation of its own; the others obey the current operation's.
+
+    Raises:
+        OperationCancelled: out of the loop, when its operation accepts `cancel` and was cancelled.
+    """
+    ins = active.instrumentation()
+    if ins is None:
+        if hasattr(iterable, "__iter__") or not hasattr(iterable, "__aiter__"):
+            return iter(cast("Iterable[T]", iterable))
+        return aiter(iterable)
+    step = active.step_of()
+    if not (isinstance(initial, (int, float)) and math.isfinite(initial) and initial >= 0):
+        active.misuse(f"track(initial={initial!r}): give a finite number that is not negative", InvalidValue)
+        initial = 0
+    if step is not None and name is None and not controls and label is None:
+        return track_under(step, iterable, total=total, unit=unit, initial=initial)
+    if name is None:
+        name = sys._getframe(1).f_code.co_qualname.replace("<locals>.", "")
+        if name == "<module>":
+            name = "loop"
+    return _as_operation(
+        ins,
+        iterable,
+        name,
+        total=total,
+        unit=unit,
+        initial=initial,
+        title=title,
+        label=label,
+        controls=controls,
+        below=step,
+    )
