@@ -161,9 +161,6 @@ def test_no_text_of_an_operation_reaches_a_row_uncleaned(text):
     )
     for row in tree_rows([view], NOW, handles=True):
         for shown in [row.aside, *(part.text for part in row.parts), *([row.head.text] if row.head else [])]:
-            assert shown.isprintable() or all(
-                ch.isprintable() or ch == "\u00a0" or ord(ch) > 0x2000 for ch in shown
-            )
             assert not {ch for ch in shown if ch < " " or "\x7f" <= ch < "\xa0" or ch in "\u202e\u2066\u200f"}
 
 
