@@ -608,6 +608,18 @@ class OperationTree:
             return None
         return operation_view(run, now_unix_ns, steps=steps, baselines=self._baselines)
 
+    def touch(self, run_id: str, now_unix_ns: int) -> int:
+        """Give a run that its children changed a revision of its own, before it is shown.
+
+        Returns:
+            The new revision; 0: not known.
+        """
+        run = self._runs.get(run_id)
+        if run is None or not run.spoken:
+            return 0
+        run.revision += 1
+        return run.revision
+
     def resolve(self, text: str) -> str:
         """The id of the run that a handle, an id, a label or a unique prefix means.
 

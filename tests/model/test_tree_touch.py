@@ -1,0 +1,22 @@
+"""A parent whose children moved gets a revision of its own before it is shown."""
+
+from __future__ import annotations
+
+from otelprogress.model import semconv
+from otelprogress.model.events import Event, run_id
+from otelprogress.model.tree import OperationTree
+
+
+def test_touching_a_run_gives_it_the_next_revision_and_its_next_event_the_one_after():
+    tree = OperationTree()
+    run = run_id(1, 1)
+    tree.apply(Event(kind=semconv.OPERATION_STARTED, run_id=run, time_unix_ns=1, name="a"), 1)
+    assert tree.touch(run, 2) == 2
+    assert tree.view(run, 2).revision == 2
+    (applied,) = tree.apply(Event(kind=semconv.OPERATION_NOTED, run_id=run, time_unix_ns=3, message="m"), 3)
+    assert applied.event.revision == 3
+    assert applied.event.previous_durable == 1
+
+
+def test_touching_an_unknown_run_changes_nothing():
+    assert OperationTree().touch(run_id(1, 1), 1) == 0
