@@ -87,6 +87,7 @@ class LinkWire:
         if token:
             request.headers["Authorization"] = f"Bearer {token}"
         self._protocol.send_request(request)
+        self._collect()
         self.write()
 
     def fileno(self) -> int:

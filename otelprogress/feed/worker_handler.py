@@ -60,7 +60,7 @@ class WorkerStats(msgspec.Struct):
 class _Writer:
     """One process incarnation, over all its connections."""
 
-    __slots__ = ("child", "connection", "heard_unix_ns", "lost", "receiver", "verdict")
+    __slots__ = ("child", "connection", "heard_unix_ns", "receiver", "verdict")
 
     def __init__(self, writer_id: str, process_id: int) -> None:
         self.receiver = LinkReceiver(writer_id)
@@ -68,8 +68,6 @@ class _Writer:
         self.connection: ServedConnection | None = None
         self.verdict: asyncio.Task[None] | None = None
         self.heard_unix_ns = 0
-        self.lost: set[str] = set()
-        """Runs called lost here; the writer's return revives them."""
 
 
 class WorkerLinks:
@@ -165,7 +163,8 @@ class WorkerLinks:
         self.stats.workers += 1
         self.stats.connections += 1
         try:
-            self._revive(writer)
+            # Runs of its that were called lost meanwhile come back to life.
+            self._submit_alive(writer)
             connection.write_frames([writer.receiver.welcome(secrets.token_hex(4))])
             while True:
                 frame = await connection.recv(decode=False)
@@ -192,6 +191,16 @@ class WorkerLinks:
         self.stats.dropped += receiver.dropped - dropped_before
         if receiver.taken != taken_before and connection.is_open:
             connection.write_frames([receiver.ack()])
+
+    def _submit_alive(self, writer: _Writer) -> None:
+        self._host.submit(
+            Event(
+                kind=semconv.WRITER_ALIVE,
+                run_id="",
+                time_unix_ns=self._host.clock.time_unix_ns(),
+                writer_id=writer.receiver.writer_id,
+            )
+        )
 
     # --- the end of a writer ------------------------------------------------------------------------------
 
@@ -227,7 +236,6 @@ class WorkerLinks:
     def _lose(self, writer: _Writer, detector: str, evidence_unix_ns: int, cause: str) -> None:
         for run_id, started_unix_ns in list(self._live_runs(writer.receiver.writer_id)):
             evidence = max(evidence_unix_ns, started_unix_ns)
-            writer.lost.add(run_id)
             self.stats.lost_runs += 1
             self._host.submit(
                 Event(
@@ -240,19 +248,6 @@ class WorkerLinks:
                     lost_cause=cause,
                 )
             )
-
-    def _revive(self, writer: _Writer) -> None:
-        now_unix_ns = self._host.clock.time_unix_ns()
-        for run_id in writer.lost:
-            self._host.submit(
-                Event(
-                    kind=semconv.OPERATION_STATE_CHANGED,
-                    run_id=run_id,
-                    time_unix_ns=now_unix_ns,
-                    state=State.RUNNING,
-                )
-            )
-        writer.lost.clear()
 
     def _live_runs(self, writer_id: str) -> Iterator[tuple[str, int]]:
         self._host.drain()
