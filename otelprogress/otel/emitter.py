@@ -21,7 +21,15 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, Status, StatusCode, TraceFlags, set_span_in_context
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    Status,
+    StatusCode,
+    TraceFlags,
+    set_span_in_context,
+)
 
 from otelprogress.model import semconv
 from otelprogress.model.events import Event, State
@@ -225,7 +233,9 @@ def emit_log_record(logger: Logger, event: Event, span: Span | None) -> None:
     if span is None:
         flags = TraceFlags(TraceFlags.SAMPLED if event.sampled else TraceFlags.DEFAULT)
         with contextlib.suppress(ValueError):
-            ids = SpanContext(int(event.trace_id, 16), int(event.span_id, 16), is_remote=False, trace_flags=flags)
+            ids = SpanContext(
+                int(event.trace_id, 16), int(event.span_id, 16), is_remote=False, trace_flags=flags
+            )
             span = NonRecordingSpan(ids)
     logger.emit(
         timestamp=event.time_unix_ns,  # the SDK does not fill it

@@ -108,6 +108,8 @@ class Lane:
         """Take the answer to the request of `next_body`.
 
         Args:
+            answer: what the attempt came to.
+            now_s: monotonic.
             closing_left_s: the process wants to leave within so many seconds: pauses are short, and an endpoint
                 that is not there, or asks for more patience than that, is not asked again. `None`: it stays.
         """
@@ -120,7 +122,9 @@ class Lane:
             if closing_left_s is not None and (not answer.reached or asked_s > closing_left_s):
                 self._given_up = True
                 return
-            pause_s = random.uniform(0.5, 1.0) * min(_BACKOFF_CAP_S, _BACKOFF_BASE_S * 2 ** min(self._failures, 16))
+            pause_s = random.uniform(0.5, 1.0) * min(
+                _BACKOFF_CAP_S, _BACKOFF_BASE_S * 2 ** min(self._failures, 16)
+            )
             pause_s = max(pause_s, min(asked_s, _RETRY_AFTER_CAP_S))
             if closing_left_s is not None:
                 pause_s = max(min(pause_s, _CLOSING_CAP_S), asked_s)

@@ -24,7 +24,9 @@ _SAMPLED: Final = 1
 def any_value(value: Any) -> AnyValue:
     """One attribute value. Sequences become arrays; what OTLP does not know becomes its text."""
     if isinstance(value, str):
-        return AnyValue(string_value=value.encode("utf-8", "replace").decode() if not value.isascii() else value)
+        return AnyValue(
+            string_value=value.encode("utf-8", "replace").decode() if not value.isascii() else value
+        )
     if isinstance(value, bool):  # before int: a bool is one
         return AnyValue(bool_value=value)
     if isinstance(value, int):

@@ -135,6 +135,11 @@ class ProviderBinding:
         with random ids of ours in the parent's trace.
 
         Args:
+            name: low-cardinality; the span's.
+            kind: the span's.
+            attributes: the span's from the start, as samplers see them.
+            links: the span's.
+            start_unix_ns: `None`: now.
             parent: `None`: the current context. An empty `Context()` is falsy and means the same.
             owner: left in `TrackedSpan.owner`, for whoever finds the operation from the current span.
         """
@@ -171,12 +176,17 @@ class ProviderBinding:
         Args:
             span: live. `None` is returned for one without valid ids, one that has ended, or one that carries an
                 operation already.
+            owner: as in `open_span`.
             before_end: called once, on the thread that ends the span, just before it ends: the last moment to
                 emit the end of the operation, for the span takes nothing afterwards. What it raises is swallowed.
         """
         try:
             ids = span.get_span_context()
-            if not ids.is_valid or REGISTRY.find(ids) is not None or getattr(span, "end_time", None) is not None:
+            if (
+                not ids.is_valid
+                or REGISTRY.find(ids) is not None
+                or getattr(span, "end_time", None) is not None
+            ):
                 return None
             opened = self._opened(span, ids, getattr(span, "parent", None), owner)
             if before_end is not None:
@@ -326,7 +336,9 @@ class ProviderBinding:
                         origin="private" if private is not None else "none",
                         kind=type(private).__name__ if private is not None else "",
                         attached=private is not None,
-                        note="" if private is None or self._sender is not None else "no endpoint: spans are not exported",
+                        note=""
+                        if private is None or self._sender is not None
+                        else "no endpoint: spans are not exported",
                     ),
                 )
                 continue
@@ -337,8 +349,14 @@ class ProviderBinding:
                 if exporter is not None
             )
             attached = mine is not None and any(provider is one for one in self._attached)
-            note = "" if attached or mine is None else "not an SDK provider: spans that we did not open are not seen"
-            reports.append(ProviderReport(signal, "application", type(provider).__name__, attached, exporters, note))
+            note = (
+                ""
+                if attached or mine is None
+                else "not an SDK provider: spans that we did not open are not seen"
+            )
+            reports.append(
+                ProviderReport(signal, "application", type(provider).__name__, attached, exporters, note)
+            )
         return reports
 
     # --- the end ------------------------------------------------------------------------------------------
@@ -378,7 +396,9 @@ def _unrecorded_span(above: SpanContext) -> NonRecordingSpan:
     else:
         trace_id, flags, state = _RANDOM.getrandbits(128) or 1, TraceFlags(TraceFlags.DEFAULT), None
     return NonRecordingSpan(
-        SpanContext(trace_id, _RANDOM.getrandbits(64) or 1, is_remote=False, trace_flags=flags, trace_state=state),
+        SpanContext(
+            trace_id, _RANDOM.getrandbits(64) or 1, is_remote=False, trace_flags=flags, trace_state=state
+        ),
     )
 
 

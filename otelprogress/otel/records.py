@@ -51,8 +51,7 @@ def span_event_attributes(event: Event) -> dict[str, str | bool | int | float]:
     if event.unit is not None:
         said[semconv.ITEMS_UNIT] = event.unit
     if event.counters:
-        for name, count in event.counters.items():
-            said[semconv.COUNTER_PREFIX + name] = count
+        said |= {semconv.COUNTER_PREFIX + name: count for name, count in event.counters.items()}
     if event.kind in _PLAIN_STEP_EVENTS:
         return said
     if event.state is not None:
@@ -114,8 +113,7 @@ def summary_attributes(event: Event, *, folded: int = 0) -> dict[str, str | int 
     if event.unit is not None:
         said[semconv.ITEMS_UNIT] = event.unit
     if event.counters:
-        for name, count in event.counters.items():
-            said[semconv.COUNTER_PREFIX + name] = count
+        said |= {semconv.COUNTER_PREFIX + name: count for name, count in event.counters.items()}
     if event.ratio is not None:
         said[semconv.OPERATION_RATIO] = event.ratio
     if event.error_type is not None:

@@ -15,78 +15,110 @@ from typing import Any, Final, Literal
 from opentelemetry.trace import Span, SpanContext, get_current_span
 
 from otelprogress.model.events import run_id as make_run_id
+from otelprogress.model.rules import ChildrenBecome, SpanRule
 
-Role = Literal["own", "rule"]
-Children = Literal["steps", "operations", "ignore"]
+Role = Literal["own", "rule", "step"]
 
 
 class TrackedSpan:
-    """One span that is an operation.
+    """One span that is an operation, or a step of one.
 
     Attributes:
-        run_id: `<trace id>-<span id>` in hex.
-        role: `own`: an operation of our API writes its events; `rule`: the span processor does.
+        run_id: `<trace id>-<span id>` in hex; of a step's span, its own.
+        role: `own`: an operation of our API writes its events; `rule`: the span processor does; `step`: a child
+            span that is a step of `operation`.
         owner: whatever the opener left here (`operation.Operation`); `None` until it does.
+        rule: the rule that matched, for `rule`.
+        operation: the operation, for `step`.
+        step_index: from 0, for `step`.
         children: what child spans become.
         step_numbers: gives each child span that becomes a step its index, thread-safe.
     """
 
-    __slots__ = ("__weakref__", "_span", "children", "owner", "role", "run_id", "sampled", "step_numbers", "trace_id")
+    __slots__ = (
+        "children",
+        "operation",
+        "owner",
+        "reference",
+        "role",
+        "rule",
+        "run_id",
+        "sampled",
+        "step_index",
+        "step_numbers",
+        "trace_id",
+    )
 
-    def __init__(self, span: Span, *, role: Role, children: Children = "ignore", owner: Any = None) -> None:
+    def __init__(
+        self,
+        span: Span,
+        *,
+        role: Role,
+        owner: Any = None,
+        rule: SpanRule | None = None,
+        operation: TrackedSpan | None = None,
+        step_index: int = 0,
+    ) -> None:
         context = span.get_span_context()
         self.run_id = make_run_id(context.trace_id, context.span_id)
         self.trace_id = context.trace_id
         self.sampled = context.trace_flags.sampled
         self.role: Role = role
-        self.children: Children = children
         self.owner = owner
+        self.rule = rule
+        self.operation = operation
+        self.step_index = step_index
+        self.children: ChildrenBecome = rule.children if rule is not None else "ignore"
         self.step_numbers: Iterator[int] = itertools.count()
-        # A span that is never ended (some frameworks leave them open) must not stay in memory because of us.
-        self._span = weakref.ref(span)
+        # Weak: a span that is never ended (some frameworks leave them open) must not stay in memory because of us.
+        self.reference: weakref.ref[Span] = weakref.ref(span)
 
     @property
     def span(self) -> Span | None:
         """The live span; `None` once it was collected."""
-        return self._span()
+        return self.reference()
 
 
 class SpanRegistry:
-    """Live operations by span id. Every method is one dict operation: no lock, safe from any thread."""
+    """Live operations and steps by span id. Every method is a few dict operations: no lock, safe from any thread."""
 
     def __init__(self) -> None:
         self.by_span_id: dict[int, TrackedSpan] = {}
-        self._finalizers: dict[int, weakref.finalize[Any, Any]] = {}
+        self.parents: dict[int, TrackedSpan] = {}
+        """Those whose child spans become steps or operations; empty in most processes, which makes `on_start` fast."""
 
     def add(self, tracked: TrackedSpan, span: Span) -> None:
         """Track `span` until `discard`, or until nobody holds the span any more."""
         span_id = span.get_span_context().span_id
+        tracked.reference = weakref.ref(span, lambda _: self.discard(span_id))
         self.by_span_id[span_id] = tracked
-        finalizer = weakref.finalize(span, self.by_span_id.pop, span_id, None)
-        finalizer.atexit = False
-        self._finalizers[span_id] = finalizer
+        if tracked.children != "ignore":
+            self.parents[span_id] = tracked
 
     def discard(self, span_id: int) -> TrackedSpan | None:
         """Forget one span; `None`: it was not tracked."""
-        finalizer = self._finalizers.pop(span_id, None)
-        if finalizer is not None:
-            finalizer.detach()
+        self.parents.pop(span_id, None)
         return self.by_span_id.pop(span_id, None)
 
     def find(self, context: SpanContext) -> TrackedSpan | None:
-        """The operation whose span has this context; `None`: no operation."""
-        tracked = self.by_span_id.get(context.span_id)
-        return tracked if tracked is not None and tracked.trace_id == context.trace_id else None
+        """The operation whose span, or whose step's span, has this context; `None`: no operation."""
+        return self.operation_at(context.trace_id, context.span_id)
+
+    def operation_at(self, trace_id: int, span_id: int) -> TrackedSpan | None:
+        """As `find`, by the two ids."""
+        tracked = self.by_span_id.get(span_id)
+        if tracked is None or tracked.trace_id != trace_id:
+            return None
+        return tracked if tracked.operation is None else tracked.operation
 
     def current(self) -> TrackedSpan | None:
-        """The operation whose span is the current span of this context; `None`: the current span is none."""
+        """The operation whose span (or step's span) is current in this context; `None`: it is no operation's."""
         return self.find(get_current_span().get_span_context()) if self.by_span_id else None
 
     def clear(self) -> None:
         """Forget all: a forked child has none of its parent's operations."""
-        for span_id in list(self._finalizers):
+        for span_id in list(self.by_span_id):
             self.discard(span_id)
-        self.by_span_id.clear()
 
 
 REGISTRY: Final = SpanRegistry()

@@ -283,6 +283,9 @@ class Sender:
                 lane.transport.close()
         return False
 
+    def _closing(self) -> bool:
+        return self._closing_at_s is not None
+
     def _wait(self) -> None:
         now_s = time.monotonic()
         pause_s = self._next_due_s(now_s) - now_s
@@ -294,7 +297,7 @@ class Sender:
                 self._wakes.get(timeout=pause_s)
             except Empty:
                 return
-            if self._closing_at_s is None and not self._flushes:
+            if not (self._closing() or self._flushes):
                 time.sleep(_LINGER_S)
         with contextlib.suppress(Empty):
             while True:

@@ -59,6 +59,7 @@ def tap(span: Span, on_event: OnEvent) -> bool:
     """Call `on_event` after each event that somebody else adds to `span`, on their thread.
 
     Args:
+        span: live.
         on_event: must neither raise nor wait; it runs after the event is on the span, with no lock held.
 
     Returns:

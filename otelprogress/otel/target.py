@@ -22,6 +22,7 @@ SIGNALS: Final[tuple[Signal, ...]] = ("logs", "traces", "metrics")
 
 DEFAULT_TIMEOUT_S: Final = 10.0
 _GRPC_PORT: Final = 4317
+_LOOPBACK: Final = frozenset({"127.0.0.1", "localhost"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,9 @@ def _endpoint(environ: Mapping[str, str], signal: Signal, override: str | None) 
     try:
         timeout_s = float(timeout) if timeout else DEFAULT_TIMEOUT_S
     except ValueError:
-        raise InvalidValue(f"OTEL_EXPORTER_OTLP_TIMEOUT is {timeout!r}: a number of seconds was expected") from None
+        raise InvalidValue(
+            f"OTEL_EXPORTER_OTLP_TIMEOUT is {timeout!r}: a number of seconds was expected"
+        ) from None
     headers = parse_env_headers(setting("HEADERS") or "", liberal=True)
     return OtlpEndpoint(
         url=url,
@@ -147,4 +150,4 @@ def _host_and_port(authority: str) -> tuple[str, str]:
     host, _, port = authority.rpartition("@")[2].partition(":")
     host = host.lower()
     # Collectors listen to gRPC and HTTP on two ports; to one machine it is one place.
-    return ("localhost" if host in ("127.0.0.1", "localhost", "0.0.0.0") else host, {"4317": "4318"}.get(port, port))  # noqa: S104  # compared, not bound
+    return ("localhost" if host in _LOOPBACK else host, {"4317": "4318"}.get(port, port))

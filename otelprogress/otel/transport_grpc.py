@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
-import grpc
+import grpc  # type: ignore[import-untyped]  # grpcio ships no types
 
 from otelprogress.otel.target import OtlpEndpoint, Signal
 from otelprogress.otel.transport import DELIVERED, Answer, Verdict, rejected_of
@@ -31,7 +31,9 @@ _RETRYABLE: Final = frozenset(
         grpc.StatusCode.DATA_LOSS,
     },
 )
-_UNREACHED: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED})
+_UNREACHED: Final = frozenset(
+    {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
+)
 _OPTIONS: Final = (
     ("grpc.primary_user_agent", "otelprogress"),
     ("grpc.max_receive_message_length", 64 * 1024),
@@ -71,7 +73,11 @@ class GrpcTransport:
             return _answer(call)
         finally:
             self._in_flight = None
-        return Answer(Verdict.DELIVERED, f"partial success: {why[:200]!r}", rejected=rejected) if rejected else DELIVERED
+        return (
+            Answer(Verdict.DELIVERED, f"partial success: {why[:200]!r}", rejected=rejected)
+            if rejected
+            else DELIVERED
+        )
 
     def cancel(self) -> None:
         """See `Transport.cancel`."""
@@ -99,8 +105,8 @@ def _answer(call: Any) -> Answer:
 def retry_delay_s(metadata: Iterable[tuple[str, str | bytes]]) -> float | None:
     """Seconds asked for by a RetryInfo in the trailing metadata, in either of the two ways in use; else `None`."""
     from google.protobuf.message import DecodeError
-    from google.rpc.error_details_pb2 import RetryInfo
-    from google.rpc.status_pb2 import Status
+    from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]  # ships no types
+    from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # ships no types
 
     for key, value in metadata:
         if not isinstance(value, bytes):

@@ -23,7 +23,6 @@ _MAX_ANSWER_BYTES: Final = 64 * 1024
 """An answer is a small protobuf message. A receiver that goes on is cut off."""
 
 
-
 class HttpTransport:
     """One keep-alive session to one signal's URL. Redirects are not followed, proxies are the environment's."""
 
@@ -78,7 +77,9 @@ class HttpTransport:
         if status in _UNSUPPORTED:
             return Answer(Verdict.UNSUPPORTED, reason)
         if status in _RETRYABLE:
-            return Answer(Verdict.RETRY, reason, retry_after_s(response.headers.get("retry-after"), time.time()))
+            return Answer(
+                Verdict.RETRY, reason, retry_after_s(response.headers.get("retry-after"), time.time())
+            )
         return Answer(Verdict.REFUSED, reason)
 
     def cancel(self) -> None:
