@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, TextIO, cast
 
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 MAX_PARTIAL_CHARS: Final = 4_096
 """Of an unfinished line; the front of a longer one is written out at once."""
+_MOVES_THE_CURSOR: Final = re.compile("\x1b\\[[0-9;]*[ABEFHfJd]|\x1b\\[\\?1049h|\x1b[78M]")
+"""Up, down, to a position, erasing the screen, the other screen. Erasing a line and colours are no harm."""
 
 
 class _AsItIs:
@@ -37,41 +40,39 @@ class AboveTheBars(io.TextIOBase):
     """Stands in for `sys.stdout` or `sys.stderr` while bars are drawn.
 
     Whole lines are printed above the bars; an unfinished one (a prompt, dots, another tool's bar) is kept in
-    `partial`, which the view shows as a line of its own until it is finished.
+    `partial`, which the view shows as a line of its own until it is finished. While it is not `active`, which is
+    when somebody kept it beyond the bars, everything passes.
     """
 
-    def __init__(self, console: Console, file: TextIO) -> None:
+    def __init__(self, console: Console, file: TextIO, yield_terminal: Callable[[], None]) -> None:
         super().__init__()
         self._console = console
-        self._file = file
+        self._yield_terminal = yield_terminal
         self._lock = threading.RLock()
+        self.file = file
+        self.active = True
         self.partial = ""
 
-    @property
-    def rich_proxied_file(self) -> TextIO:
-        """What Rich consoles of the program's own look for."""
-        return self._file
-
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
+        return getattr(self.file, name)
 
     @property
     def encoding(self) -> str:  # type: ignore[override]  # a property in C, an attribute in the stubs
         """The file's."""
-        return self._file.encoding
+        return self.file.encoding
 
     @property
     def errors(self) -> str | None:  # type: ignore[override]  # a property in C, an attribute in the stubs
         """The file's."""
-        return self._file.errors
+        return self.file.errors
 
     def fileno(self) -> int:
         """The file's: children write to the terminal itself."""
-        return self._file.fileno()
+        return self.file.fileno()
 
     def isatty(self) -> bool:
         """The file's, which is a terminal."""
-        return self._file.isatty()
+        return self.file.isatty()
 
     def writable(self) -> bool:
         """Always."""
@@ -81,12 +82,15 @@ class AboveTheBars(io.TextIOBase):
         """Print whole lines above the bars, keep the unfinished one. Returns the number of characters taken."""
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        if self.active and _MOVES_THE_CURSOR.search(text):
+            # The program draws a display of its own: two on one terminal destroy each other, ours is the guest.
+            self._yield_terminal()
+        if not self.active:
+            return self.file.write(text)
         with self._lock:
             whole, newline, rest = (self.partial + text).rpartition("\n")
-            if not newline:
-                # A carriage return starts the line again: only what follows is still on the screen.
-                rest = _last_drawn(rest)
-                whole = ""
+            # A carriage return starts the line again: only what follows is still on the screen.
+            rest = _last_drawn(rest)
             if len(rest) > MAX_PARTIAL_CHARS:
                 newline, whole, rest = "\n", whole + newline + rest, ""
             self.partial = rest
@@ -97,12 +101,8 @@ class AboveTheBars(io.TextIOBase):
 
     def flush(self) -> None:
         """Nothing waits here but an unfinished line, which the view draws."""
-
-    def give_back(self) -> str:
-        """The unfinished line, which is the caller's now."""
-        with self._lock:
-            partial, self.partial = self.partial, ""
-        return partial
+        if not self.active:
+            self.file.flush()
 
 
 def _last_drawn(line: str) -> str:
@@ -113,29 +113,37 @@ def _last_drawn(line: str) -> str:
 
 
 class Redirection:
-    """The program's streams, and the logging handlers that hold them, sent above the bars while it is installed."""
+    """The program's streams, and the logging handlers that hold them, sent above the bars while it is installed.
 
-    def __init__(self, console: Console) -> None:
+    Args:
+        console: draws the bars.
+        yield_terminal: called, on the thread that writes, before the program moves the cursor itself. It has to
+            erase the bars and `remove()` the redirection.
+    """
+
+    def __init__(self, console: Console, yield_terminal: Callable[[], None]) -> None:
         self._console = console
-        self._stdout: AboveTheBars | None = None
-        self._stderr: AboveTheBars | None = None
+        self._yield_terminal = yield_terminal
+        # Kept: a logging handler that was made meanwhile holds one of them for ever.
+        self._proxies: list[AboveTheBars] = []
+        self._replaced: list[tuple[str, AboveTheBars]] = []
         self._handlers: list[tuple[logging.StreamHandler[TextIO], TextIO, AboveTheBars]] = []
 
     def install(self) -> None:
         """Take over the streams that are terminals, and only those."""
-        self._stdout = self._proxy(sys.stdout)
-        self._stderr = self._proxy(sys.stderr)
-        replaced: dict[int, AboveTheBars] = {}
-        if self._stdout is not None:
-            replaced[id(sys.stdout)] = self._stdout
-            sys.stdout = cast("TextIO", self._stdout)
-        if self._stderr is not None:
-            replaced[id(sys.stderr)] = self._stderr
-            sys.stderr = cast("TextIO", self._stderr)
+        for name in ("stdout", "stderr"):
+            stream = getattr(sys, name)
+            proxy = self._proxy_for(stream)
+            if proxy is None:
+                continue
+            proxy.active = True
+            if stream is not proxy:
+                self._replaced.append((name, proxy))
+                setattr(sys, name, proxy)
+        by_file = {id(proxy.file): proxy for proxy in self._proxies if proxy.active}
         for handler in _stream_handlers():
             stream = handler.stream
-            proxy = replaced.get(id(stream))
-            if proxy is not None:
+            if (proxy := by_file.get(id(stream))) is not None:
                 handler.stream = cast("TextIO", proxy)
                 self._handlers.append((handler, stream, proxy))
 
@@ -145,34 +153,39 @@ class Redirection:
         Returns:
             What was written without a line end.
         """
+        left = ""
+        for proxy in self._proxies:
+            proxy.active = False
+            left += proxy.partial
+            proxy.partial = ""
         for handler, stream, proxy in self._handlers:
             if cast("object", handler.stream) is proxy:
                 handler.stream = stream
         self._handlers.clear()
-        left = ""
-        for name, ours in (("stdout", self._stdout), ("stderr", self._stderr)):
-            if ours is None:
-                continue
-            left += ours.partial
-            ours.partial = ""
-            if getattr(sys, name) is ours:
-                setattr(sys, name, ours.rich_proxied_file)
-        self._stdout = self._stderr = None
+        for name, proxy in self._replaced:
+            if getattr(sys, name) is proxy:
+                setattr(sys, name, proxy.file)
+        self._replaced.clear()
         return left
 
     def partials(self) -> list[str]:
         """The unfinished lines, as they are."""
-        return [
-            proxy.partial for proxy in (self._stdout, self._stderr) if proxy is not None and proxy.partial
-        ]
+        return [partial for proxy in self._proxies if proxy.active and (partial := proxy.partial)]
 
-    def _proxy(self, stream: TextIO | None) -> AboveTheBars | None:
+    def _proxy_for(self, stream: TextIO | AboveTheBars | None) -> AboveTheBars | None:
+        if isinstance(stream, AboveTheBars):
+            return stream if stream in self._proxies else None
         try:
-            if stream is None or isinstance(stream, AboveTheBars) or not stream.isatty():
+            if stream is None or not stream.isatty():
                 return None
         except (AttributeError, ValueError, OSError):
             return None
-        return AboveTheBars(self._console, stream)
+        for proxy in self._proxies:
+            if proxy.file is stream:
+                return proxy
+        proxy = AboveTheBars(self._console, stream, self._yield_terminal)
+        self._proxies.append(proxy)
+        return proxy
 
 
 def _stream_handlers() -> Iterator[logging.StreamHandler[TextIO]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import threading
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Iterable
@@ -71,13 +72,16 @@ class TerminalView:
     """Bars below whatever the program prints.
 
     The terminal is ours only while an operation lives: then `print` and logging go above the bars. Operations that
-    ended are printed once, above, and stay.
+    ended are printed once, above, and stay. A program that moves the cursor itself (a display of Rich, curses) gets
+    the terminal for good.
     """
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self._live: Live | None = None
-        self._redirection = Redirection(console)
+        self._redirection = Redirection(console, self._yield_terminal)
+        self._lock = threading.RLock()
+        self._yielded = False
         self._printed: OrderedDict[str, None] = OrderedDict()
         self._finals: dict[str, int] = {}
         self._left_out: dict[str, int] = {}
@@ -93,6 +97,11 @@ class TerminalView:
 
     def update(self, views: Iterable[OperationView], now_unix_ns: int) -> None:
         """Redraw. Costs about a millisecond; meant for 10 times a second at most."""
+        with self._lock:
+            if not self._yielded:
+                self._update(views, now_unix_ns)
+
+    def _update(self, views: Iterable[OperationView], now_unix_ns: int) -> None:
         everything = list(views)
         self._now_unix_ns = now_unix_ns
         known = {view.id for view in everything}
@@ -130,17 +139,29 @@ class TerminalView:
 
     def stop(self) -> None:
         """The last state stays where it is; the cursor stands below it."""
-        _drawing.discard(self)
-        if self._live is not None:
-            self._live.update(self._renderable(self._last))
-            self._end(keep=bool(self._last))
-        for name, count in self._left_out.items():
-            self.console.print(Text(f"… {count} more {name} succeeded", style="dim"), soft_wrap=True)
-        self._left_out.clear()
+        with self._lock:
+            _drawing.discard(self)
+            if self._live is not None:
+                self._live.update(self._renderable(self._last))
+                self._end(keep=bool(self._last))
+            for name, count in self._left_out.items():
+                self.console.print(Text(f"… {count} more {name} succeeded", style="dim"), soft_wrap=True)
+            self._left_out.clear()
+
+    def _yield_terminal(self) -> None:
+        """The program draws a display of its own: erase the bars and draw no more."""
+        with self._lock:
+            self._yielded = True
+            if self._live is not None:
+                self._live.update("")
+                self._end(keep=False)
 
     def abandon(self) -> None:
         """In a forked child: the terminal belongs to the parent. Draws nothing and takes no lock."""
+        self._lock = threading.RLock()
+        self._yielded = True
         self._live = None
+        self._left_out.clear()
         self._redirection.remove()
 
     def _begin(self) -> None:

@@ -215,6 +215,37 @@ def test_a_forked_child_gets_the_streams_back(screen, view):
     assert screen.raw == before + "child\n"
 
 
+@on_a_terminal
+def test_lines_that_rich_prints_for_the_program_appear_above_too(screen, view):
+    from rich.console import Console
+
+    console = Console(width=80)
+    view.update([make_view(ratio=0.5)], NOW)
+    console.print("[bold]hello[/bold]")
+    view.update([make_view(ratio=0.6)], NOW)
+    assert screen.lines[0] == "hello"
+    assert len(screen.lines) == 2
+
+
+@on_a_terminal
+def test_a_program_with_a_display_of_its_own_gets_the_terminal(screen, view):
+    from rich.console import Console
+    from rich.progress import Progress
+
+    view.update([make_view(ratio=0.5)], NOW)
+    with Progress(console=Console(width=80, height=24), auto_refresh=False) as display:
+        tasks = [display.add_task(f"task {number}", total=2) for number in range(2)]
+        for _ in range(2):
+            for task in tasks:
+                display.advance(task)
+                display.refresh()
+                view.update([make_view(ratio=0.6)], NOW)
+    view.update([ended(make_view())], NOW)
+    view.stop()
+    assert [line.split()[:2] for line in screen.lines] == [["task", "0"], ["task", "1"]]
+    assert screen.text.count("100%") == 2
+
+
 def milestone(kind: str, number: int = 1) -> FeedEvent:
     return FeedEvent(kind=kind, operation=make_view(number))
 
