@@ -13,6 +13,7 @@ import secrets
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from opentelemetry import context as otel_context
@@ -103,6 +104,12 @@ def new_writer_id() -> str:
 current: Instrumentation | None = None
 """Set by the runtime; `None`: nothing configured."""
 
+started_in: Context | None = None
+"""Where operations belong that nothing is around: what `TRACEPARENT` said when this process was configured."""
+
+flush: Callable[[float], object] | None = None
+"""Waits, at most so many seconds, until what was said has left this process; `None`: it stays in this process."""
+
 _spans_only: Instrumentation | None = None
 _spans_only_refused = False
 _lock = threading.Lock()
@@ -165,6 +172,12 @@ def step_of(context: Context | None = None) -> Step | None:
     step: Any = (otel_context.get_current() if context is None else context).get(KEY)
     # An operation that ended may still stand in a context that somebody copied.
     return None if step is None or step.operation.ended else step
+
+
+def inherited_step_of(context: Context | None) -> Step | None:
+    """The step in `context` whose operation lives in the process that this one was forked from, else `None`."""
+    step: Any = (otel_context.get_current() if context is None else context).get(KEY)
+    return step if step is not None and step.operation.inherited else None
 
 
 # --- misuse --------------------------------------------------------------------------------------------------

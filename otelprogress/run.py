@@ -70,6 +70,7 @@ class Operation:
         run_id: `<trace id>-<span id>` in hex; empty while it waits for a span to adopt, and outside any operation.
         controls: what it accepts: `cancel`, `pause`, `input` or own signal names.
         ended: whether it has its outcome.
+        inherited: whether it lives in the process that this one was forked from; here it has ended.
         root: the step that counts where no step is open.
     """
 
@@ -98,6 +99,7 @@ class Operation:
         "_steps",
         "ended",
         "gate",
+        "inherited",
         "label",
         "name",
         "root",
@@ -115,6 +117,7 @@ class Operation:
         self.run_id = ""
         self.sampled = True
         self.ended = False
+        self.inherited = False
         self.root = Step(self, "", ROOT_INDEX)
         self._step = self.root
         self._moved = self.root
@@ -265,6 +268,17 @@ class Operation:
         ins.emitter.finish(span, ledger)
         if span is not None and self._ended_by_us:
             _quietly(lambda: span.end(end_time=now_unix_ns))
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: the parent process goes on with it, here it says nothing more.
+
+        No lock is taken: a thread that exists no more may hold it.
+        """
+        self._event_lock = threading.RLock()
+        for step in (self.root, *self._steps.values()):
+            step._lock = threading.Lock()
+        self._polls.clear()
+        self.ended = self.inherited = True
 
     # --- saying ----------------------------------------------------------------------------------------------------
 
@@ -687,6 +701,8 @@ def begin(
     if below is not None and below is not current:
         context = otel_context.set_value(active.KEY, below, trace.set_span_in_context(below.operation.span, context))
         current = below
+    elif current is None and active.started_in is not None:
+        context = _or_started_in(context, active.started_in)
     parent = None if current is None else current.operation
     if parent is not None:
         parent._ensure_begun()
@@ -698,6 +714,12 @@ def begin(
     else:
         operation._begin(span)
     return operation
+
+
+def _or_started_in(context: Context, started_in: Context) -> Context:
+    if trace.get_current_span(context).get_span_context().is_valid:
+        return context
+    return trace.set_span_in_context(trace.get_current_span(started_in), context)
 
 
 def offer_span(span: Span, parent_context: Context | None) -> None:
@@ -800,7 +822,7 @@ def _parent_span_id(context: Context | None, trace_id: int, span_parent_id: int)
 
     if not span_parent_id:
         return ""
-    around = active.step_of(context)
+    around = active.step_of(context) or active.inherited_step_of(context)
     if around is not None:
         run = around.operation.run_id
         return run[33:] if run[:32] == f"{trace_id:032x}" else ""
