@@ -66,7 +66,7 @@ _SECRET_KEY: Final = re.compile(rf"(?i)(?:^|[_.-])(?:{_TELLING_WORDS})(?:s|$|[_.
 _SECRET_VALUE: Final = re.compile(
     r"(?is)"
     r"(?P<pem>-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----(?:(?!-----END).){0,16384}(?:-----END [A-Z0-9 ]{0,40}-----)?)"
-    r"|(?P<scheme>\b(?:bearer|basic|digest|negotiate|token)\s{1,8})[A-Za-z0-9._~+/=-]{8,4096}"
+    r"|(?P<scheme>\b(?:bearer|basic|digest|negotiate|token)\s{1,8})(?=\S{0,255}[0-9])[A-Za-z0-9._~+/=-]{12,4096}"
     rf"|(?P<named>[\"']?\b(?:[\w.-]{{0,40}}[_.-])?(?:{_TELLING_WORDS})(?:[_.-]\w{{1,20}})?[\"']?\s{{0,4}}(?:[:=]|=>)\s{{0,4}})"
     r"(?:\"[^\"]{1,4096}\"|'[^']{1,4096}'|[^\s\"',;&}{)(]{1,4096})"
     r"|(?P<user>\b[a-z][a-z0-9+.-]{1,20}://[^\s/:@]{0,256}:)[^\s/@]{1,256}(?=@)"

@@ -31,6 +31,8 @@ OPERATION_STALLED: Final = "otelprogress.operation.stalled"
 OPERATION_RATIO: Final = "otelprogress.operation.ratio"
 OPERATION_RATIO_SOURCE: Final = "otelprogress.operation.ratio_source"
 OPERATION_STALL_AFTER: Final = "otelprogress.operation.stall_after"
+ATTRIBUTE_PREFIX: Final = "otelprogress.attribute."
+"""Before each attribute of the caller's that is meant for filters and views; on `operation.started`."""
 
 # --- the writer ----------------------------------------------------------------------------------------
 WRITER_ID: Final = "otelprogress.writer.id"
@@ -116,6 +118,9 @@ MAX_TITLE_CHARS: Final = 120
 MAX_NAME_CHARS: Final = 256
 MAX_MESSAGE_CHARS: Final = 1024
 MAX_COUNTERS: Final = 8
+MAX_PLANNED_STEPS: Final = 4096
+MAX_STACKTRACE_CHARS: Final = 16_384
+MAX_INPUT_SCHEMA_CHARS: Final = 4096
 MAX_STEPS_IN_SNAPSHOT: Final = 256
 MAX_RESULT_BYTES: Final = 4096
 SPAN_EVENT_BUDGET: Final = 100

@@ -58,6 +58,8 @@ def test_a_cloud_key_is_replaced() -> None:
         "GET https://example.org:8080/a?b=c",
         "loaded 100k of 336k rows into flights",
         "basic checks done",
+        "token verification failed",
+        "basic authentication-scheme",
         "tokens used 1200",
         "mail to a@b.example",
         "author=smith",
