@@ -203,7 +203,7 @@ def capture() -> Iterator[ProgressCapture]:
     Nothing is drawn, sent or written; no port is opened and no thread started. The application's own TracerProvider,
     if there is one, is used as it stands, so that span exporters of a test see the spans.
     """
-    hub = Hub(OperationTree(), epoch="capture", cursor_key=CursorKey.generate())
+    hub = Hub(OperationTree(), epoch="capture", cursor_key=CursorKey(bytes(32)))
     host = Host(hub, inline=True)
     capturing = active.Instrumentation(
         emitter=ProgressEmitter(host.submit),

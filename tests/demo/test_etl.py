@@ -6,13 +6,17 @@ import csv
 import io
 import sqlite3
 import zipfile
+from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from otelprogress.demo import dataset, etl
+from otelprogress.testing import ProgressCapture, capture
+
+pytestmark = pytest.mark.xdist_group("demo")
 
 
 @pytest.fixture(scope="module")
@@ -37,46 +41,48 @@ def fill(database: sqlite3.Connection, table: str, rows: Any) -> None:
     database.executemany(f"insert into {table} values ({', '.join('?' * len(header))})", rows)
 
 
-@pytest.fixture
-def report(tmp_path: Path, progress_capture: Any) -> etl.Report:
-    return etl.run(tmp_path / "flights.sqlite3")
+@dataclass
+class Job:
+    report: etl.Report
+    progress: ProgressCapture
 
 
-def test_rejected_rows_are_those_whose_departure_time_is_null(
-    report: etl.Report, raw: Any, progress_capture: Any
-) -> None:
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Job]:
+    """The job, run once, and what it said."""
+    with capture() as captured:
+        yield Job(etl.run(tmp_path_factory.mktemp("etl") / "flights.sqlite3"), captured)
+
+
+def test_rejected_rows_are_those_whose_departure_time_is_null(job: Job, raw: Any) -> None:
     expected = raw("select count(*) from flights where dep_time = 'NA'")
-    assert report.rejected == expected == 8_255
-    run = progress_capture.one("nyc flights")
+    assert job.report.rejected == expected == 8_255
+    run = job.progress.one("nyc flights")
     assert run.outcome == "succeeded"
     assert run.step("clean").counts == {"rejected": expected}
     assert run.message == "8,255 rows rejected: dep_time is null"
 
 
-def test_every_table_is_loaded_and_counted_as_sql_counts_it(
-    report: etl.Report, raw: Any, progress_capture: Any
-) -> None:
+def test_every_table_is_loaded_and_counted_as_sql_counts_it(job: Job, raw: Any) -> None:
     departed = raw("select count(*) from flights where dep_time <> 'NA'")
     days = raw(
         "select count(*) from (select 1 from flights where dep_time <> 'NA' group by month, day, origin, carrier)"
     )
-    assert report.extracted == {
+    assert job.report.extracted == {
         name: raw(f"select count(*) from {name}") for name in ("flights", "weather", "planes")
     }
-    assert report.loaded == {"flights": departed, "daily": days}
-    assert report.with_plane == raw(
+    assert job.report.loaded == {"flights": departed, "daily": days}
+    assert job.report.with_plane == raw(
         "select count(*) from flights where dep_time <> 'NA' and tailnum in (select tailnum from planes)"
     )
-    assert report.with_weather == raw(
+    assert job.report.with_weather == raw(
         "select count(*) from flights f join (select distinct origin, time_hour from weather where wind_speed <> 'NA') w"
         " using (origin, time_hour) where f.dep_time <> 'NA'"
     )
 
 
-def test_each_step_says_how_far_it_came_and_child_operations_carry_the_rows(
-    report: etl.Report, progress_capture: Any
-) -> None:
-    run = progress_capture.one("nyc flights")
+def test_each_step_says_how_far_it_came_and_child_operations_carry_the_rows(job: Job) -> None:
+    run = job.progress.one("nyc flights")
     assert [(step.name, step.state) for step in run.steps] == [
         ("extract", "succeeded"),
         ("clean", "succeeded"),
@@ -84,13 +90,13 @@ def test_each_step_says_how_far_it_came_and_child_operations_carry_the_rows(
         ("aggregate", "succeeded"),
         ("load", "succeeded"),
     ]
-    assert run.step("clean").completed == run.step("clean").total == report.extracted["flights"]
-    reads = progress_capture.all("read table")
+    assert run.step("clean").completed == run.step("clean").total == job.report.extracted["flights"]
+    reads = job.progress.all("read table")
     assert {read.title: read.completed for read in reads} == {
-        f"read {name}": rows for name, rows in report.extracted.items()
+        f"read {name}": rows for name, rows in job.report.extracted.items()
     }
-    loads = progress_capture.all("load table")
+    loads = job.progress.all("load table")
     assert {load.title: load.completed for load in loads} == {
-        f"load {name}": rows for name, rows in report.loaded.items()
+        f"load {name}": rows for name, rows in job.report.loaded.items()
     }
     assert {child.parent_id for child in [*reads, *loads]} == {run.id}
