@@ -44,22 +44,24 @@ async def find(client: AsyncClient, operation: str, *, history: bool) -> Operati
     async with client:
         try:
             return await client.get(operation)
-        except (UnknownOperation, FeedUnavailable):
+        except (UnknownOperation, FeedUnavailable) as error:
             if not history:
                 raise
-    return recorded(operation)
+            return recorded(operation, error)
 
 
-def recorded(operation: str) -> OperationView:
+def recorded(operation: str, unknown: UnknownOperation | FeedUnavailable) -> OperationView:
     """The operation as the history knows it.
 
     Raises:
-        UnknownOperation: it does not.
+        UnknownOperation, FeedUnavailable: it does not; `unknown`, which says what the feeds answered.
         AmbiguousOperation: several are meant.
     """
     history = connection.open_history()
     try:
         history.lose_orphans()
         return history.get(operation)
+    except UnknownOperation:
+        raise unknown from None
     finally:
         history.close()

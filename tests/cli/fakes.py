@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Self
 
 from otelprogress.exceptions import UnknownOperation
+from otelprogress.feed.news import News
 from otelprogress.model.events import FeedEvent, OperationView
 
 
@@ -38,6 +39,7 @@ class FakeClient:
         self.views = {view.handle: view for view in views}
         self.events = list(events)
         self.error = error
+        self.reason = "ended"
         self.asked: list[tuple[object, ...]] = []
 
     async def __aenter__(self) -> Self:
@@ -66,9 +68,11 @@ class FakeClient:
             raise UnknownOperation(f"no operation {operation!r}")
         return self.views[operation]
 
-    async def wait(self, operation: str, *, until: str, timeout_s: float | None) -> OperationView:
-        self.asked.append(("wait", operation, until, timeout_s))
-        return await self.get(operation)
+    async def wait(
+        self, operation: str, *, until: str, timeout_s: float | None, cursor: str | None = None
+    ) -> News:
+        self.asked.append(("wait", operation, until, timeout_s, cursor))
+        return News(reason=self.reason, operation=await self.get(operation), cursor="c1")
 
 
 class FakeHistory:

@@ -141,7 +141,7 @@ def test_wait_exits_as_the_operation_ended(shell, state, code):
     result = shell("wait", "load-1", "--until", "end", "--timeout", "5")
     assert result.exit_code == code
     assert result.stdout.startswith(f"load-1 {state}")
-    assert shell.client.asked[0] == ("wait", "load-1", "end", 5.0)
+    assert shell.client.asked[0] == ("wait", "load-1", "end", 5.0, None)
 
 
 def test_waiting_for_a_step_is_no_failure_while_it_goes_on(shell):
@@ -157,6 +157,27 @@ def test_waiting_for_a_step_is_no_failure_while_it_goes_on(shell):
 def test_waiting_for_what_ended_before_answers_from_the_history(shell):
     shell.history.views = [ended(State.FAILED, handle="load-9")]
     assert shell("wait", "load-9").exit_code == 1
+
+
+def test_a_wait_that_is_over_exits_with_124_and_says_how_it_stands(shell):
+    shell.client.views = {"nightly_load-2": nightly_load()}
+    shell.client.reason = "timeout"
+    result = shell("wait", "nightly_load-2", "--timeout", "5")
+    assert result.exit_code == 124
+    assert result.stdout.startswith("nightly_load-2 running at 67%")
+    assert result.stderr == "otelprogress: 5 s are over; the operation goes on\n"
+
+
+def test_wait_as_json_says_why_and_where_to_go_on(shell):
+    shell.client.views = {"load-1": ended(State.FAILED)}
+    found = json.loads(shell("wait", "load-1", "--json").stdout)
+    assert (found["why"], found["cursor"], found["operation"]["state"]) == ("ended", "c1", "failed")
+
+
+def test_without_any_feed_what_the_history_does_not_know_is_no_feed(shell):
+    shell.client.error = FeedUnavailable("no process of yours has a feed open")
+    assert shell("wait", "load-9").exit_code == 4
+    assert shell("show", "load-9").exit_code == 4
 
 
 @pytest.mark.parametrize(
