@@ -66,6 +66,8 @@ class Tables:
 class Report:
     """What the job did, in rows."""
 
+    run_id: str
+    """Of its operation, `<trace id>-<span id>`; empty when nothing is configured."""
     extracted: dict[str, int]
     rejected: int
     with_plane: int
@@ -114,6 +116,7 @@ def run(database: Path) -> Report:
                 for table, _, _ in work
             }
     return Report(
+        run_id=progress.current_operation().run_id,
         extracted={source: len(rows) for source, rows in tables.rows.items()},
         rejected=rejected,
         with_plane=with_plane,
