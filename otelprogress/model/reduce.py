@@ -182,7 +182,7 @@ def _state(run: RunState, event: Event, *, late: bool) -> int:
                 check_operation(run.state, requested)
                 set_state(run, requested, event.time_unix_ns)
                 run.state_by_tick = by_tick
-                flags = CHANGED
+                flags = CHANGED | MOVED
         elif requested is run.state and event.time_unix_ns > run.state_ns:
             run.state_ns, run.state_by_tick = event.time_unix_ns, by_tick
     if event.stalled is not None and event.stalled is not (run.stalled_since_ns is not None) and run.live:

@@ -128,6 +128,7 @@ def attach(run: RunState, parent: RunState) -> None:
     share.weight += run.weight
     run.parent, run.share = parent, share
     run.contribution, run.counted_as, run.counted_idle = 0.0, None, False
+    _refresh_part(parent, share)
 
 
 def adopt_share(run: RunState, record: StepRecord) -> None:
@@ -147,28 +148,34 @@ def propagate(run: RunState, now_unix_ns: int, *, moved: bool) -> tuple[int, lis
         moved: whether its counts moved.
 
     Returns:
-        How many ancestors were touched, and those of them that were stalled and no longer are.
+        How many ancestors were touched, and those of them whose stall has to be looked at: they were stalled
+        and something moved, or nobody watches whether they stall.
     """
     touched = 0
-    awake: list[RunState] = []
+    unwatched: list[RunState] = []
     while (parent := run.parent) is not None and (share := run.share) is not None:
         changed = _count_in(run, parent, share)
         if not changed and not moved:
             break
         touched += 1
         if changed:
-            expected = None if parent.extra is None else parent.extra.expected_children
-            plan = parent.plan
-            if plan is not None and share.step_index >= 0:
-                refresh_step(plan, plan.steps[share.step_index], expected)
-            if parent.state not in OUTCOMES:
-                refresh(parent)
+            _refresh_part(parent, share)
         if moved:
             parent.moved_ns = max(parent.moved_ns, now_unix_ns)
-            if parent.stalled_since_ns is not None:
-                awake.append(parent)
+        if not parent.stall_queued:
+            unwatched.append(parent)
         run = parent
-    return touched, awake
+    return touched, unwatched
+
+
+def _refresh_part(parent: RunState, share: Share) -> None:
+    """Compute the ratio of the part of a run that its children changed, and its own."""
+    plan = parent.plan
+    if plan is not None and share.step_index >= 0:
+        expected = None if parent.extra is None else parent.extra.expected_children
+        refresh_step(plan, plan.steps[share.step_index], expected)
+    if parent.state not in OUTCOMES:
+        refresh(parent)
 
 
 def _count_in(run: RunState, parent: RunState, share: Share) -> bool:

@@ -224,8 +224,9 @@ class Writer(msgspec.Struct, gc=False):
     lease_s: float | None = None
     heard_ns: int = 0
     """Host's clock; `writer.alive` covers all its live runs at once."""
-    live: set[str] = msgspec.field(default_factory=set)
-    lost: set[str] = msgspec.field(default_factory=set)
+    live: dict[str, None] = msgspec.field(default_factory=dict)
+    """Ids of its live runs; a dictionary takes half the memory of a set and keeps their order."""
+    lost: dict[str, None] = msgspec.field(default_factory=dict)
 
 
 class RunState(msgspec.Struct, gc=False, kw_only=True):

@@ -17,7 +17,7 @@ from otelprogress.model import semconv
 from otelprogress.model.bounds import Repairs, check_durable, check_run_id, repaired
 from otelprogress.model.carriers import Carrier, Lane, admit, give_up
 from otelprogress.model.estimate import stall_after_s
-from otelprogress.model.events import OUTCOMES, Event, FeedEvent, OperationView, Source, State
+from otelprogress.model.events import OUTCOMES, Event, FeedEvent, OperationView, Source, State, StepState
 from otelprogress.model.handles import Handles
 from otelprogress.model.reduce import MOVED, STEP_EVENTS, reduce
 from otelprogress.model.rollup import attach, is_idle, propagate
@@ -249,11 +249,11 @@ class OperationTree:
     def _hear(self, run: RunState, event: Event, now_ns: int) -> None:
         run.heard_ns = max(run.heard_ns, now_ns)
         if not run.writer.id and event.writer_id:
-            run.writer.live.discard(run.id)
+            run.writer.live.pop(run.id, None)
             self._drop_writer(run.writer)
             run.writer = self._writer(event)
             if run.spoken and run.live:
-                run.writer.live.add(run.id)
+                run.writer.live[run.id] = None
 
     def _drop_writer(self, writer: Writer) -> None:
         if not writer.live and not writer.lost:
@@ -316,15 +316,18 @@ class OperationTree:
                 applied.append(self._stall(run, now_ns, stalled=False))
         if not run.handle:
             self._handles.give(run)
-        awake: list[RunState] = []
+        unwatched: list[RunState] = []
         if run.parent is not None:
-            touched, awake = propagate(run, now_ns, moved=moved)
+            touched, unwatched = propagate(run, now_ns, moved=moved)
             self.stats.ancestors_touched += touched
         self._watch(run, now_ns)
         if late:
             self.stats.late += 1
         applied.append(self._publish(run, event, now_ns, late=late))
-        applied += [self._stall(ancestor, now_ns, stalled=False) for ancestor in awake]
+        for ancestor in unwatched:
+            if moved and ancestor.stalled_since_ns is not None:
+                applied.append(self._stall(ancestor, now_ns, stalled=False))
+            self._watch(ancestor, now_ns)
         return applied
 
     def _gainsays(self, run: RunState, event: Event) -> bool:
@@ -354,7 +357,7 @@ class OperationTree:
         run.moved_ns = now_ns
         if event.weight is not None:
             run.weight = event.weight
-        run.writer.live.add(run.id)
+        run.writer.live[run.id] = None
         parent_span_id = event.parent_span_id
         if parent_span_id and parent_span_id.strip("0"):
             self._place(run, f"{run.id[:33]}{parent_span_id}")
@@ -393,16 +396,16 @@ class OperationTree:
         writer = run.writer
         if run.live:
             self._ended.pop(run.id, None)
-            writer.lost.discard(run.id)
-            writer.live.add(run.id)
+            writer.lost.pop(run.id, None)
+            writer.live[run.id] = None
             return
-        writer.live.discard(run.id)
+        writer.live.pop(run.id, None)
         self._ended.pop(run.id, None)
         self._ended[run.id] = now_ns
         if run.state is State.LOST:
-            writer.lost.add(run.id)
+            writer.lost[run.id] = None
         else:
-            writer.lost.discard(run.id)
+            writer.lost.pop(run.id, None)
         carrier = run.carrier
         if carrier is not None:
             carrier.closing = carrier.closes_ns = None
@@ -566,11 +569,12 @@ class OperationTree:
         """When a run stalls if nothing moves until then; `None`: it does not."""
         if run.state is not State.RUNNING or run.stalled_since_ns is not None or is_idle(run):
             return None
+        explicit_s = run.extra.stall_after_s if run.extra is not None else None
+        if explicit_s is None and run.family is not None and run.family.live:
+            return None  # its children have a pace of their own; the one that is stuck says so
         record = run.current_step()
-        limit_s = stall_after_s(
-            run.extra.stall_after_s if run.extra is not None else None,
-            record.estimator if record is not None and record.state.value == "running" else None,
-        )
+        running = record is not None and record.state is StepState.RUNNING
+        limit_s = stall_after_s(explicit_s, record.estimator if record is not None and running else None)
         return None if limit_s is None else run.moved_ns + int(min(limit_s, 1e9) * 1e9)
 
     def _watch(self, run: RunState, now_ns: int) -> None:
@@ -692,7 +696,7 @@ class OperationTree:
         self._ended.pop(run.id, None)
         self._spoken -= 1
         self._handles.forget(run)
-        run.writer.lost.discard(run.id)
+        run.writer.lost.pop(run.id, None)
         self._drop_writer(run.writer)
         if run.parent is not None and run.parent.family is not None:
             run.parent.family.ids.pop(run.id, None)
