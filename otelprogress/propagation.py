@@ -132,8 +132,10 @@ class Propagated(Generic[P, R]):
         """In another process: join the feed of the process it came from; the context to run in."""
         try:
             link = self._carrier.get(LINK)
-            if link:
-                importlib.import_module("otelprogress.runtime").join_link(link)
+            if link and active.current is None:
+                os.environ[LINK] = link
+                # Looked up by name: the composition root stands above this module.
+                importlib.import_module("otelprogress.runtime").configure()
             # On top of what is current here: baggage and the like of this process stay. A fork may have left an
             # operation of the parent's in it, which need not be the one that the call belongs to.
             return _W3C.extract(self._carrier, otel_context.set_value(active.KEY, None))
