@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from otelprogress import config
 from otelprogress.cli import connection
 from otelprogress.exceptions import ProgressError
 from otelprogress.feed import runtime_file
@@ -27,7 +28,6 @@ NOTE: Final = "note"
 BAD: Final = "BAD"
 FEED: Final = "feed"
 ANSWER_WITHIN_S: Final = 3.0
-PREFIX: Final = "OTELPROGRESS_"
 VARIABLES: Final = (
     "COLLECTOR",
     "DISABLED",
@@ -84,15 +84,21 @@ def _versions() -> Finding:
 
 def _environment(environ: Mapping[str, str]) -> Iterator[Finding]:
     for name in sorted(environ):
-        if not name.startswith(PREFIX):
+        if not name.startswith(config.PREFIX):
             continue
-        if name.removeprefix(PREFIX) not in VARIABLES:
-            meant = difflib.get_close_matches(name, [PREFIX + known for known in VARIABLES], n=1)
+        if name.removeprefix(config.PREFIX) not in VARIABLES:
+            meant = difflib.get_close_matches(name, [config.PREFIX + known for known in VARIABLES], n=1)
             yield Finding(
                 BAD, "environment", f"{name} is no setting", f"set {meant[0]}" if meant else "unset it"
             )
         else:
             yield Finding(NOTE, "environment", f"{name}={clean(environ[name], _MAX_TEXT_CHARS)}")
+    try:
+        config.resolve(environ=environ)
+    except ProgressError as error:
+        yield Finding(
+            BAD, "environment", clean(str(error), _MAX_TEXT_CHARS), "programs started here would refuse it"
+        )
     if environ.get("OTELPROGRESS_DISABLED", "").lower() in _TRUE:
         yield Finding(
             BAD, "environment", "programs started here report nothing", "unset OTELPROGRESS_DISABLED"

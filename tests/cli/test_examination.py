@@ -91,6 +91,8 @@ def test_a_folder_that_others_can_read_is_bad(private_runtime_folder):
         ({"OTELPROGRESS_DISABLED": "true"}, "environment", BAD),
         ({"OTELPROGRESS_FEED": "off"}, "environment", BAD),
         ({"OTELPROGRESS_VIEW": "off"}, "environment", NOTE),
+        ({"OTELPROGRESS_VIEW": "bras"}, "environment", BAD),
+        ({"OTELPROGRESS_LEASE_S": "-1"}, "environment", BAD),
         ({"OTEL_SDK_DISABLED": "true"}, "environment", NOTE),
         ({"OTEL_TRACES_SAMPLER": "parentbased_always_off"}, "environment", NOTE),
         ({"OTELPROGRESS_RULES": "name=import *;root_only;children=steps"}, "rules", OK),
