@@ -18,20 +18,20 @@ class SenderMetricReader(MetricReader):
 
     def __init__(self) -> None:
         super().__init__()
-        self._data: MetricsData | None = None
+        self._data: list[MetricsData] = []
 
     def _receive_metrics(
         self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any
     ) -> None:
-        self._data = metrics_data
+        self._data.append(metrics_data)
 
     def request(self) -> bytes | None:
         """Collect now; `None`: nothing was recorded."""
         from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
 
-        self._data = None
+        self._data.clear()
         self.collect()
-        data, self._data = self._data, None
+        data = self._data.pop() if self._data else None
         return (
             encode_metrics(data).SerializeToString() if data is not None and data.resource_metrics else None
         )

@@ -135,7 +135,7 @@ class Sender:
                 return
             lane.spool.put(event)
             self._wake()
-        elif self._thread is None:
+        elif len(self._board) == 1:  # the first of a round, from whichever run: the thread may sleep for long
             self._wake()
 
     def submit_span(self, span: ReadableSpan) -> None:
@@ -181,7 +181,7 @@ class Sender:
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until what was given so far is delivered or settled otherwise; `False`: not within `timeout_s`."""
-        if self._thread is None and not any(lane.waiting for lane in self._lanes.values()):
+        if self._closed or (self._thread is None and not any(lane.waiting for lane in self._lanes.values())):
             return True
         done = threading.Event()
         self._flushes.append(done)
@@ -405,7 +405,13 @@ class Sender:
     def _complain(self) -> None:
         """At most one line a minute about what is lost or not getting through."""
         failing = [lane for lane in self._lanes.values() if lane.failing]
-        lost = sum(lane.lost() + lane.stats.refused + lane.stats.rejected for lane in self._lanes.values())
+        # A signal that is off was said to be so, once.
+        lost = sum(
+            lane.lost() + lane.stats.refused + lane.stats.rejected
+            for lane in self._lanes.values()
+            if not lane.off_reason
+        )
+        self._complained_of = min(self._complained_of, lost)
         if not failing and lost == self._complained_of:
             return
         now_s = time.monotonic()

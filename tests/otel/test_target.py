@@ -36,7 +36,10 @@ def test_the_grpc_port_means_grpc_unless_the_protocol_is_said():
 
 
 def test_an_endpoint_given_to_us_goes_before_the_environments():
-    environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://other", "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "http://third/x"}
+    environ = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://other",
+        "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "http://third/x",
+    }
     assert otlp_target(environ, endpoint="http://127.0.0.1:4318").logs.url == "http://127.0.0.1:4318/v1/logs"
 
 
@@ -67,7 +70,10 @@ def test_headers_timeout_and_compression_are_read_per_signal_first():
     ("environ", "named"),
     [
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "ftp://c"}, "ftp://c"),
-        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"}, "http/json"),
+        (
+            {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"},
+            "http/json",
+        ),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c", "OTEL_EXPORTER_OTLP_TIMEOUT": "soon"}, "soon"),
     ],
 )

