@@ -184,7 +184,7 @@ class Subscription:
                 )
             known.revision = event.revision
             counted = event.kind == _TERMINAL if terminal else event.kind in _DURABLE_KINDS
-            known.durable = event.revision if counted else before
+            known.durable = event.revision if counted else max(before, known.durable or 0)
             self._show(known, event.operation)
             # Only with its last event is a frame done: going on from its cursor would skip the rest.
             out.append(Delivery(self, event, self.cursor))
@@ -234,14 +234,16 @@ class Subscription:
                 if known.view is not None and run_id not in self._shown
             ]
             for run_id in gone:
-                out += self._leave(run_id, message.cursor)
+                out += self._leave(run_id, self.cursor)
+            if out:
+                out[-1] = out[-1]._replace(cursor=message.cursor)
         self._gap = None
         self._shown = set()
         self.more = message.more
         self.cursor = message.cursor
         return out
 
-    def _leave(self, run_id: str, cursor: str) -> list[Delivery]:
+    def _leave(self, run_id: str, cursor: str | None) -> list[Delivery]:
         known = self._known.get(run_id)
         if known is None or known.view is None:
             return []

@@ -110,7 +110,11 @@ class Hub:
         self._memo: dict[object, object] = {}
         self._memo_bytes = 0
         for run_id in tree.run_ids():
-            self._touch(run_id)
+            # Whether its children moved it after it was last shown is not known.
+            run = self._touch(run_id)
+            run.stale = next(iter(tree.children(run_id)), None) is not None
+            # Asked for later it would be what the next event makes of it, and nobody would see it leave.
+            self._facts(run)
 
     @property
     def head(self) -> int:
@@ -169,6 +173,10 @@ class Hub:
                 run = self._touch(run_id)
                 run.ticking = True
                 run.stale = False
+                if run.facts is None:
+                    run.facts = facts_of(event.operation, ancestors)
+                # A hub that took over a tree does not know them otherwise.
+                run.durable, run.terminal = event.previous_durable, event.previous_terminal
             for ancestor_id in ancestors:
                 ancestor = self._touch(ancestor_id)
                 ancestor.ticking = ancestor.stale = True
@@ -213,7 +221,7 @@ class Hub:
             matcher: tenant, predicate and filter.
             now_unix_ns: for `ended_within_s`.
             limit: of the answer; the filter's own limit counts too.
-            changed_since: only what changed at or after this offset.
+            changed_since: only what changed at or after this offset, however long ago it ended.
         """
         wanted = matcher.filter
         oldest_end = now_unix_ns - int(wanted.ended_within_s * 1e9)
@@ -224,7 +232,11 @@ class Hub:
             facts = self._facts(run)
             if facts is None or not matcher(facts):
                 continue
-            if facts.live or (facts.ended_at_unix_ns or now_unix_ns) >= oldest_end:
+            if (
+                facts.live
+                or changed_since is not None
+                or (facts.ended_at_unix_ns or now_unix_ns) >= oldest_end
+            ):
                 found.append((facts.live, run.serial, run.run_id))
         found.sort(reverse=True)
         if wanted.after is not None:
