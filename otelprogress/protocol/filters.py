@@ -7,13 +7,13 @@ of a client's is ever run: names are matched by globs in time linear in the name
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from typing import Final, Protocol
 
 import msgspec
 
 from otelprogress.exceptions import InvalidValue
 from otelprogress.model.events import OUTCOMES, OperationView, State
+from otelprogress.model.glob import compile_glob
 from otelprogress.protocol.messages import Filter
 
 _STATES: Final = frozenset(state.value for state in State)
@@ -65,52 +65,13 @@ class Predicate(Protocol):
         """Whether it is."""
 
 
-def compile_glob(pattern: str) -> Callable[[str], bool]:
-    """A predicate for a whole text: `*` stands for any characters, `?` for one; everything else for itself.
-
-    Literal pieces are looked for one after the other, leftmost first, and never looked for again: no pattern
-    makes it backtrack.
-    """
-    pieces = pattern.split("*")
-    if len(pieces) == 1:
-        return lambda text: len(text) == len(pattern) and _fits(text, 0, pattern)
-    head, *middle, tail = pieces
-    middle = [piece for piece in middle if piece]
-
-    def matches(text: str) -> bool:
-        start, end = len(head), len(text) - len(tail)
-        if end < start or not _fits(text, 0, head) or not _fits(text, end, tail):
-            return False
-        for piece in middle:
-            found = _find(text, piece, start, end)
-            if found < 0:
-                return False
-            start = found + len(piece)
-        return True
-
-    return matches
-
-
-def _fits(text: str, start: int, piece: str) -> bool:
-    if "?" not in piece:
-        return text.startswith(piece, start)
-    part = text[start : start + len(piece)]
-    return len(part) == len(piece) and all(want in ("?", got) for want, got in zip(piece, part, strict=True))
-
-
-def _find(text: str, piece: str, start: int, end: int) -> int:
-    if "?" not in piece:
-        return text.find(piece, start, end)
-    return next((at for at in range(start, end - len(piece) + 1) if _fits(text, at, piece)), -1)
-
-
 class Matcher:
     """A filter under a tenant and an authorization predicate, ready to ask.
 
     Attributes:
         key: 16 bytes that are equal for equal (tenant, predicate, filter): cursors and shared frames go by it.
         filter: as it was asked for.
-        volatile: whether a run can stop matching because its state changes.
+        volatile: whether a run can stop matching: by its state, or by its place in the tree.
     """
 
     def __init__(self, wanted: Filter, *, tenant: str = "", predicate: Filter | None = None) -> None:
@@ -120,7 +81,7 @@ class Matcher:
             InvalidValue: a clause that cannot be meant.
         """
         self.filter = wanted
-        self.volatile = bool(wanted.state)
+        self.volatile = bool(wanted.state) or wanted.subtree is not None or wanted.only_roots
         self._tenant = tenant
         tests = [*(_tests(predicate, default_roots=False) if predicate is not None else ()), *_tests(wanted)]
         self._tests: tuple[Predicate, ...] = tuple(tests)
@@ -175,10 +136,7 @@ def _tests(wanted: Filter, *, default_roots: bool = True) -> list[Predicate]:
         tests.append(
             lambda facts: all(_equal(facts.attributes.get(key), value) for key, value in attributes.items()),
         )
-    narrowed = bool(
-        wanted.run or wanted.label or wanted.trace_id or wanted.name is not None or subtree is not None
-    )
-    if wanted.roots or (wanted.roots is None and default_roots and not narrowed):
+    if wanted.only_roots if default_roots else wanted.roots:
         tests.append(lambda facts: facts.parent_id is None)
     return tests
 

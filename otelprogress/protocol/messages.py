@@ -80,6 +80,15 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forb
     """The snapshot's page that follows this run id."""
 
     @property
+    def only_roots(self) -> bool:
+        """What `roots` comes to."""
+        if self.roots is not None:
+            return self.roots
+        return not (
+            self.run or self.label or self.trace_id or self.name is not None or self.subtree is not None
+        )
+
+    @property
     def clauses(self) -> int:
         """How many values are compared."""
         lists = len(self.run) + len(self.label) + len(self.trace_id) + len(self.service) + len(self.state)

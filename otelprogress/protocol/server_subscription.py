@@ -86,7 +86,7 @@ class ServerSubscription:
         return [encode(Subscribed(id=self.id, mode="snapshot")), gap]
 
     def _gap(self, reason: GapReason, cursor: str | None, since: int | None) -> bytes:
-        # Where runs can leave by their state, only the whole state tells which ones did.
+        # Where runs can leave, only the whole state tells which ones did.
         self._join(None if self._matcher.volatile else since)
         return encode(Gap(id=self.id, reason=reason, from_=cursor))
 

@@ -54,7 +54,9 @@ class History:
 
 def matches(view: OperationView, path: tuple[str, ...], wanted: Filter) -> bool:
     """The meaning of a filter, written a second time and plainly."""
-    narrowed = wanted.run or wanted.label or wanted.trace_id or wanted.name is not None or wanted.subtree is not None
+    narrowed = (
+        wanted.run or wanted.label or wanted.trace_id or wanted.name is not None or wanted.subtree is not None
+    )
     roots = wanted.roots if wanted.roots is not None else not narrowed
     if roots and view.parent_id is not None:
         return False
@@ -89,13 +91,17 @@ def _strictly_rising(history: History) -> None:
         if event.revision <= newest.get(run, 0):
             raise Violation(f"G1: {history.name} saw revision {event.revision} of {run} after {newest[run]}")
         if event.revision != event.operation.revision:
-            raise Violation(f"{history.name}: event {event.revision} with a view of {event.operation.revision}")
+            raise Violation(
+                f"{history.name}: event {event.revision} is owed a view of its own, not of {event.operation.revision}"
+            )
         newest[run] = event.revision
 
 
 def _exactly_once(history: History, accepted: list[Accepted], end: Position) -> None:
     delivered = Counter(
-        (event.operation.id, event.revision) for event in history.seen if event.kind not in ("left", "snapshot")
+        (event.operation.id, event.revision)
+        for event in history.seen
+        if event.kind not in ("left", "snapshot")
     )
     shown: dict[str, int] = {}
     for event in history.seen:
@@ -115,7 +121,9 @@ def _exactly_once(history: History, accepted: list[Accepted], end: Position) -> 
         if count > 1:
             raise Violation(f"G2: {history.name} got revision {revision} of {run} {count} times")
         if count == 0 and item.position > covered and shown.get(run, 0) < revision:
-            raise Violation(f"G2: {history.name} never got {item.event.kind} {revision} of {run} at {item.position}")
+            raise Violation(
+                f"G2: {history.name} never got {item.event.kind} {revision} of {run} at {item.position}"
+            )
 
 
 def _no_silent_join(history: History) -> None:

@@ -28,7 +28,9 @@ NS = 10**9
 START_NS = 1_800_000_000 * NS
 KEY = CursorKey(b"simulation key, 32 bytes long...")
 NAMES = ("alpha", "beta", "alpine")
-QUIET_ROUNDS = 400
+ROUNDS = 400
+QUIET_ROUNDS = 4
+"""Of a quarter of a second each: longer than the slowest tick interval."""
 
 
 @dataclass
@@ -81,7 +83,7 @@ class Client:
         if self.connection is None:
             world = self.world
             self.connection = Connection(
-                ServerSession(world.hub, authorize=lambda token: Grant(), now_s=world.now_s),
+                ServerSession(world.hub, authorize=lambda _token: Grant(), now_s=world.now_s),
                 ClientSession([self.subscription]),
             )
 
@@ -102,7 +104,9 @@ class Client:
                 connection.server.receive(connection.up.popleft(), world.now_s, world.now_ns)
                 moved = True
             if len(connection.down) < 4:
-                connection.down.extend(connection.server.outgoing(world.now_s, world.now_ns, budget_bytes=budget))
+                connection.down.extend(
+                    connection.server.outgoing(world.now_s, world.now_ns, budget_bytes=budget)
+                )
             for _ in range(min(limit, len(connection.down))):
                 self._handle(connection, connection.down.popleft())
                 moved = True
@@ -182,7 +186,11 @@ class World:
 
     def _new_hub(self) -> Hub:
         return Hub(
-            self.tree, epoch=f"epoch-{self.epoch}", cursor_key=KEY, ring_events=self.ring_events, limits=self.limits
+            self.tree,
+            epoch=f"epoch-{self.epoch}",
+            cursor_key=KEY,
+            ring_events=self.ring_events,
+            limits=self.limits,
         )
 
     def filters(self) -> list[Filter]:
@@ -207,7 +215,9 @@ class World:
             epoch, offset = self.position_of(gap.from_, client.filter)
             kept_from = self.hub.head - self.ring_events
             if epoch == self.epoch and offset >= kept_from:
-                raise Violation(f"G2: {client.name} at {offset} was within retention ({kept_from}), yet got a gap")
+                raise Violation(
+                    f"G2: {client.name} at {offset} was within retention ({kept_from}), yet got a gap"
+                )
 
     # --- what happens --------------------------------------------------------------------------------
     def publish(self, event: Event) -> None:
@@ -220,7 +230,10 @@ class World:
             run = item.event.operation.id
             self.accepted.append(
                 Accepted(
-                    (self.epoch, first + number), item.event, self.last_view.get(run), tuple(self.tree.ancestors(run))
+                    (self.epoch, first + number),
+                    item.event,
+                    self.last_view.get(run),
+                    tuple(self.tree.ancestors(run)),
                 )
             )
             self.last_view[run] = item.event.operation
@@ -231,7 +244,9 @@ class World:
         live = [writer for writer in self.writers if not writer.ended]
         parent = self.rng.choice(live) if live and self.rng.random() < 0.6 else None
         trace = int(parent.id[:32], 16) if parent is not None else number
-        writer = Writer(run_id(trace, number), self.rng.choice(NAMES), parent.id if parent is not None else None)
+        writer = Writer(
+            run_id(trace, number), self.rng.choice(NAMES), parent.id if parent is not None else None
+        )
         self.writers.append(writer)
         self.say(
             writer,
@@ -269,7 +284,9 @@ class World:
         elif dice < 0.75:
             self.say(writer, semconv.OPERATION_NOTED, message="x" * self.rng.randrange(1, 300))
         elif dice < 0.85:
-            self.say(writer, semconv.OPERATION_STATE_CHANGED, state=self.rng.choice((State.WAITING, State.RUNNING)))
+            self.say(
+                writer, semconv.OPERATION_STATE_CHANGED, state=self.rng.choice((State.WAITING, State.RUNNING))
+            )
         else:
             writer.ended = True
             self.say(writer, semconv.OPERATION_ENDED, state=self.rng.choice((State.SUCCEEDED, State.FAILED)))
@@ -284,7 +301,9 @@ class World:
         for number, item in enumerate(item for item in applied if item.durable):
             run = item.event.operation.id
             position = (self.epoch, self.hub.head - evictions - durable + 1 + number)
-            self.accepted.append(Accepted(position, item.event, self.last_view.get(run), tuple(self.tree.ancestors(run))))
+            self.accepted.append(
+                Accepted(position, item.event, self.last_view.get(run), tuple(self.tree.ancestors(run)))
+            )
             self.last_view[run] = item.event.operation
             self.last_path[run] = self.accepted[-1].path
 
@@ -329,10 +348,12 @@ class World:
         self.crashes = 0.0
         for client in self.clients:
             client.connect()
-        for _ in range(QUIET_ROUNDS):
+        quiet = 0
+        for _ in range(ROUNDS):
             moved = [client.move(limit=1000, budget=1 << 20) for client in self.clients]
             self.now_s += 0.25
-            if not any(moved):
+            quiet = 0 if any(moved) else quiet + 1
+            if quiet == QUIET_ROUNDS:
                 break
         else:
             raise Violation("the feed does not come to rest")
@@ -363,7 +384,9 @@ class World:
                 raise Violation(f"G3: {client.name} does not know {run}")
             have = shown[run]
             if _said(have) != _said(view):
-                raise Violation(f"G3: {client.name} holds revision {have.revision} of {run}, not {view.revision}")
+                raise Violation(
+                    f"G3: {client.name} holds revision {have.revision} of {run}, not {view.revision}"
+                )
 
 
 def _said(view: OperationView) -> tuple[object, ...]:
