@@ -85,7 +85,11 @@ def fingerprint_of(event: Event) -> bytes:
     """16 bytes that two records of the same event share, whichever carrier brought them."""
     if event.source is not Source.LOG:
         event = msgspec.structs.replace(event, source=Source.LOG)
-    return hashlib.blake2b(msgspec.msgpack.encode(event), digest_size=16).digest()
+    try:
+        content = msgspec.msgpack.encode(event)
+    except (OverflowError, UnicodeEncodeError):  # numbers and texts that no encoding has, from bad input
+        content = repr(event).encode("utf-8", "backslashreplace")
+    return hashlib.blake2b(content, digest_size=16).digest()
 
 
 def admit(lane: Lane, event: Event, number: int) -> list[tuple[Event, bool]] | None:

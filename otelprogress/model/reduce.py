@@ -381,9 +381,14 @@ def _step_state(run: RunState, record: StepRecord, event: Event, *, late: bool) 
     elif kind == semconv.STEP_STARTED:
         if record.state is StepState.PENDING or (not late and record.state is not StepState.RUNNING):
             flags = _open_step(run, plan, record, time_ns)
-        elif record.started_ns is None or time_ns < record.started_ns:
-            record.started_ns = time_ns
-            flags = CHANGED
+        else:
+            if record.started_ns is None or time_ns < record.started_ns:
+                record.started_ns = time_ns
+                flags = CHANGED
+            if record.state is StepState.RUNNING and not late:
+                # A tick opened it already; the order of the open steps is that of their starts.
+                plan.open.remove(record.index)
+                plan.open.append(record.index)
     elif record.state is StepState.PENDING and run.state not in OUTCOMES and not late:
         flags = _open_step(run, plan, record, time_ns)  # its start is on the way, or lost
     if record.state is StepState.RUNNING and record.index != plan.current:

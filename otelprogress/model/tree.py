@@ -473,7 +473,9 @@ class OperationTree:
         carrier = _carrier(run)
         if event.kind == TICK:
             carrier.loose = [
-                held for held in carrier.loose if held.kind != TICK or held.time_unix_ns > event.time_unix_ns
+                held
+                for held in carrier.loose
+                if held.kind != TICK or held.step_name != event.step_name or held.time_unix_ns > event.time_unix_ns
             ]
         carrier.loose.append(event)
         if len(carrier.loose) > self.limits.max_held:
