@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
+from collections.abc import Callable
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +16,7 @@ from otelprogress.cli.output import json_line, say
 
 if TYPE_CHECKING:
     from otelprogress.feed.client import AsyncClient
+    from otelprogress.feed.watch import Watch
 
 
 class Level(StrEnum):
@@ -49,6 +52,15 @@ def tail(
     digest: Annotated[
         bool, typer.Option("--digest", help="Short text for language models instead of JSON.")
     ] = False,
+    every_s: Annotated[
+        float,
+        typer.Option(
+            "--every",
+            min=0,
+            metavar="SECONDS",
+            help="With --digest: what happens within so long is told at once.",
+        ),
+    ] = 1.0,
     url: options.Url = None,
     token_file: options.TokenFile = None,
 ) -> None:
@@ -58,23 +70,56 @@ def tail(
     """
     client = connection.open_client(url, token_file)
     with contextlib.suppress(asyncio.CancelledError):
-        asyncio.run(_tail(client, name, level, cursor, max_rate_hz, children=children))
+        asyncio.run(
+            _tail(
+                client,
+                lambda: client.watch(
+                    name, level=level.value, cursor=cursor, max_rate_hz=max_rate_hz, roots=not children
+                ),
+                digest_every_s=every_s if digest else None,
+            )
+        )
 
 
 async def _tail(
-    client: AsyncClient,
-    name: str | None,
-    level: Level,
-    cursor: str | None,
-    max_rate_hz: float | None,
-    *,
-    children: bool,
+    client: AsyncClient, open_watch: Callable[[], Watch], *, digest_every_s: float | None
 ) -> None:
+    async with client:
+        watched = open_watch()
+        if digest_every_s is None:
+            await _print_events(watched)
+        else:
+            await _print_digests(watched, digest_every_s)
+
+
+async def _print_events(watched: Watch) -> None:
     import msgspec
 
-    async with client:
-        watched = client.watch(
-            name, level=level.value, cursor=cursor, max_rate_hz=max_rate_hz, roots=not children
-        )
+    async for event in watched:
+        say(json_line({**msgspec.to_builtins(event), "cursor": watched.cursor}))
+
+
+async def _print_digests(watched: Watch, every_s: float) -> None:
+    from otelprogress.cli.digesting import Digester
+
+    digester = Digester()
+    heard = asyncio.Event()
+
+    async def listen() -> None:
         async for event in watched:
-            say(json_line({**msgspec.to_builtins(event), "cursor": watched.cursor}))
+            digester.add(event)
+            heard.set()
+
+    listener = asyncio.create_task(listen())
+    listener.add_done_callback(lambda _: heard.set())
+    try:
+        while not listener.done():
+            await heard.wait()
+            heard.clear()
+            # What belongs together comes together: one digest for a burst.
+            await asyncio.wait([listener], timeout=every_s)
+            if (text := digester.speak(time.time_ns())) is not None:
+                say(text.rstrip("\n"))
+    finally:
+        listener.cancel()
+    await listener

@@ -8,7 +8,14 @@ from typing import Final
 from otelprogress.model.events import NO_STEP_INDEX, OperationView, State
 from otelprogress.model.text import clean
 from otelprogress.visualization import formats
-from otelprogress.visualization.view_model import MAX_NAME_CHARS, counts_of, outcome_text, quoted, reason_of
+from otelprogress.visualization.view_model import (
+    MAX_NAME_CHARS,
+    children_text,
+    counts_of,
+    outcome_text,
+    quoted,
+    reason_of,
+)
 
 HEADINGS: Final = ("ID", "STATE", "DONE", "ETA", "STEP", "AGE", "SERVICE")
 _NOTHING: Final = "-"
@@ -80,19 +87,7 @@ def page_lines(view: OperationView, now_unix_ns: int) -> list[str]:
         say("counts", counts_of(view.step, view.rate))
     _say_steps(view, lines)
     if view.children is not None and view.children.total:
-        counts = view.children
-        told = [
-            f"{number} {name}"
-            for name, number in (
-                ("live", counts.live),
-                ("succeeded", counts.succeeded),
-                ("failed", counts.failed),
-                ("cancelled", counts.cancelled),
-                ("lost", counts.lost),
-            )
-            if number
-        ]
-        say("children", f"{counts.total}: {', '.join(told)}" if told else str(counts.total))
+        say("has", children_text(view.children))
     say("accepts", ", ".join(clean(name, MAX_NAME_CHARS) for name in view.controls))
     say("asks", quoted(view.input_prompt) if view.input_prompt and view.live else None)
     say("note", f"{view.level or 'info'} {quoted(view.message)}" if view.message else None)

@@ -86,6 +86,7 @@ class TerminalView:
         self._finals: dict[str, int] = {}
         self._left_out: dict[str, int] = {}
         self._last: list[OperationView] = []
+        self._heard_ended: deque[OperationView] = deque(maxlen=MAX_PRINTED_REMEMBERED)
         self._now_unix_ns = 0
 
     def start(self) -> None:
@@ -93,18 +94,28 @@ class TerminalView:
         _drawing.add(self)
 
     def publish(self, events: Iterable[FeedEvent]) -> None:
-        """Bars show states, not events."""
+        """Bars show states; what ended is remembered, for a caller that gives only what lives to `update()`."""
+        for event in events:
+            if event.kind == "operation.ended" and event.operation.parent_id is None:
+                self._heard_ended.append(event.operation)
 
     def update(self, views: Iterable[OperationView], now_unix_ns: int) -> None:
         """Redraw. Costs about a millisecond; meant for 10 times a second at most."""
         with self._lock:
-            if not self._yielded:
+            if self._yielded:
+                self._heard_ended.clear()
+            else:
                 self._update(views, now_unix_ns)
 
     def _update(self, views: Iterable[OperationView], now_unix_ns: int) -> None:
         everything = list(views)
         self._now_unix_ns = now_unix_ns
         known = {view.id for view in everything}
+        while self._heard_ended:
+            view = self._heard_ended.popleft()
+            if view.id not in known:
+                known.add(view.id)
+                everything.append(view)
         trees: dict[str, list[OperationView]] = {}
         parents = {view.id: view.parent_id for view in everything}
         for view in everything:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from otelprogress.model.events import NO_STEP_INDEX, OperationView, State, StepState, StepView
+from otelprogress.model.events import NO_STEP_INDEX, ChildCounts, OperationView, State, StepState, StepView
 from otelprogress.model.text import clean
 from otelprogress.visualization import formats
 
@@ -322,6 +322,20 @@ def folded_text(views: Sequence[OperationView], total: int | None = None) -> str
     )
 
 
+def children_text(counts: ChildCounts) -> str:
+    """`500 children: 12 live, 488 succeeded`."""
+    named = (
+        ("live", counts.live),
+        ("succeeded", counts.succeeded),
+        ("failed", counts.failed),
+        ("cancelled", counts.cancelled),
+        ("lost", counts.lost),
+    )
+    told = ", ".join(f"{number} {name}" for name, number in named if number)
+    text = f"{counts.total} children" if counts.total != 1 else "1 child"
+    return f"{text}: {told}" if told else text
+
+
 class _Tree:
     """The views by parent, oldest first."""
 
@@ -397,6 +411,8 @@ class _Fold:
 
     def _rows_below(self, view: OperationView, depth: int) -> list[Row]:
         children = self.tree.children.get(view.id, [])
+        if not children and view.live and view.children is not None and view.children.total:
+            return [Row(depth, parts=(Part(children_text(view.children), Tone.DIM),))]
         telling = [child for child in children if child.live or _needs_attention(child)]
         if not view.live:
             # What ended is read for what went wrong below it; the rest is in its figures.

@@ -60,7 +60,7 @@ def test_a_page_tells_everything_that_is_known():
         "  heard     1s ago",
         "  done      50% (estimated)",
         "  step      … 5 more",
-        "  children  4: 1 live, 3 failed",
+        "  has       4 children: 1 live, 3 failed",
         "  accepts   cancel",
         '  asks      "go on?"',
         '  note      warning "hm"',

@@ -156,6 +156,15 @@ def test_a_lost_one_that_is_heard_again_is_drawn_again(screen, view):
 
 
 @on_a_terminal
+def test_an_operation_whose_end_was_only_heard_stays_on_the_screen(screen, view):
+    view.update([make_view(ratio=0.5)], NOW)
+    view.publish([FeedEvent(kind="operation.ended", operation=ended(make_view()))])
+    view.update([], NOW)
+    view.update([], NOW)
+    assert screen.lines == ["✓ load 1  succeeded in 1m40s"]
+
+
+@on_a_terminal
 def test_many_short_operations_of_one_name_do_not_flood_the_screen(screen, view):
     view.update([ended(make_view(number)) for number in range(100)], NOW)
     view.stop()

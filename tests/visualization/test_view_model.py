@@ -53,6 +53,11 @@ def test_the_fold_counts_children_that_were_never_seen():
     assert texts(rows)[-1].startswith("  … 4992 more")
 
 
+def test_children_that_were_not_given_are_counted():
+    views = [make_view(1, children=ChildCounts(total=500, live=12, succeeded=488))]
+    assert texts(tree_rows(views, NOW))[-1] == "  500 children: 12 live, 488 succeeded"
+
+
 def test_children_that_need_attention_are_shown_first():
     views = family(300)
     views[250] = msgspec.structs.replace(views[250], state=State.LOST, ended_at_unix_ns=NOW)
