@@ -57,7 +57,6 @@ class Instrumentation:
     """
 
     __slots__ = (
-        "adopters",
         "binding",
         "emitter",
         "lease_s",
@@ -92,8 +91,6 @@ class Instrumentation:
         self.writer_id = new_writer_id() if writer_id is None else writer_id
         self.process_id = os.getpid()
         self.live: dict[str, Operation] = {}
-        self.adopters = 0
-        """How many operations wait for the first span that their function opens."""
 
 
 def new_writer_id() -> str:
@@ -103,6 +100,9 @@ def new_writer_id() -> str:
 
 current: Instrumentation | None = None
 """Set by the runtime; `None`: nothing configured."""
+
+on_first_use: Callable[[], object] | None = None
+"""Called once by the first use after a fork: sets `current` again. `None`: nothing to do."""
 
 started_in: Context | None = None
 """Where operations belong that nothing is around: what `TRACEPARENT` said when this process was configured."""
@@ -119,6 +119,8 @@ def instrumentation() -> Instrumentation | None:
     """What is active now; `None`: nothing configured and no TracerProvider, so that instrumentation does nothing."""
     if current is not None:
         return current
+    if on_first_use is not None and (used := _used_first()) is not None:
+        return used
     if _spans_only is not None:
         return _spans_only
     # Private, because the public `get_tracer_provider()` costs 0.6 µs where no provider is set: it asks the
@@ -126,6 +128,15 @@ def instrumentation() -> Instrumentation | None:
     if getattr(trace, "_TRACER_PROVIDER", None) is None or _spans_only_refused:
         return None
     return spans_only()
+
+
+def _used_first() -> Instrumentation | None:
+    global on_first_use
+    with _lock:
+        call, on_first_use = on_first_use, None
+    if call is not None:
+        call()
+    return current
 
 
 def spans_only() -> Instrumentation | None:
@@ -144,11 +155,12 @@ def spans_only() -> Instrumentation | None:
                 return None
             from otelprogress.otel.emitter import ProgressEmitter
             from otelprogress.otel.provider import ProviderBinding
+            from otelprogress.otel.span_processor import ProgressSpanProcessor
 
             writer_id = new_writer_id()
             _spans_only = Instrumentation(
                 emitter=ProgressEmitter(ignore),
-                binding=ProviderBinding(),
+                binding=ProviderBinding(span_processor=ProgressSpanProcessor()),
                 submit=ignore,
                 writer_id=writer_id,
                 strict=strict_from_environment(),
@@ -157,8 +169,11 @@ def spans_only() -> Instrumentation | None:
 
 
 def forget_spans_only() -> None:
-    """Start afresh: after fork in the child, and between tests."""
-    global _spans_only, _spans_only_refused
+    """Start afresh: after fork in the child, after `shutdown()`, and between tests."""
+    global _spans_only, _spans_only_refused, _lock
+    _lock = threading.Lock()
+    if _spans_only is not None:
+        _spans_only.binding.shutdown(0)
     _spans_only = None
     _spans_only_refused = False
 

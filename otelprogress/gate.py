@@ -193,7 +193,7 @@ class Chunks:
         while True:
             # The new chunk is visible before the gate is asked: a command that comes between finds it and drains it.
             with self._lock:
-                self._left = itertools.repeat(True, CHUNK_ITEMS)  # noqa: FBT003 - a selector, not a flag
+                self._left = itertools.repeat(True, CHUNK_ITEMS)
                 self._done += CHUNK_ITEMS
             if self._gate.closed_by() is not None:
                 with self._lock:  # not counted while it stands still
@@ -201,7 +201,7 @@ class Chunks:
                 self._gate.check()
                 if self._gate.closed_by() is not None:  # paused on an event loop: go on, look at each item
                     with self._lock:
-                        self._left = itertools.repeat(True, 1)  # noqa: FBT003
+                        self._left = itertools.repeat(True, 1)
                         self._done += 1
                 else:
                     continue

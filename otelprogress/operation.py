@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import math
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, cast, overload
@@ -15,8 +14,9 @@ from opentelemetry.trace import SpanKind
 
 from otelprogress import active
 from otelprogress.exceptions import InvalidValue
+from otelprogress.model import semconv
 from otelprogress.run import NO_OPERATION, AttributeScalar, NoOperation, Operation, Plan, begin, context_of
-from otelprogress.step import Step
+from otelprogress.step import Step, is_count
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -125,9 +125,13 @@ class OperationPlan:
     def _named(self, name: str) -> Self:
         import dataclasses
 
-        return type(self)(dataclasses.replace(self._plan, name=name), self._title, self._adopt, self._result, self._span)
+        return type(self)(
+            dataclasses.replace(self._plan, name=name), self._title, self._adopt, self._result, self._span
+        )
 
-    def _title_for(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+    def _title_for(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> str | None:
         title = self._title
         if title is None or "{" not in title:
             return title
@@ -360,14 +364,12 @@ def operation(
         result: `True` keeps the returned value as JSON of at most 4 KiB, redacted; a function makes the value to keep.
     """
     if callable(name):
-        return OperationPlan(Plan(name=_name_of(name)), None, None, result=False)(name)
-    names, weights = _steps_and_weights(steps)
-    plan = Plan(
-        name=(name or "")[:256],
+        return OperationPlan(plan_of(_name_of(name)), None, None, result=False)(name)
+    plan = plan_of(
+        name or "",
+        steps=steps,
         label=label,
-        steps=names,
-        weights=weights,
-        controls=tuple(controls),
+        controls=controls,
         attempt=attempt,
         weight=weight,
         expected_children=expected_children,
@@ -382,10 +384,18 @@ def operation(
     return OperationPlan(plan, title, adopt, result)
 
 
+def plan_of(name: str, *, steps: Steps = (), controls: Sequence[str] = (), **said: Any) -> Plan:
+    """A plan with the steps as names and weights; weights that cannot be meant are misuse and count as 1."""
+    names, weights = _steps_and_weights(steps)
+    return Plan(
+        name=name[: semconv.MAX_NAME_CHARS], steps=names, weights=weights, controls=tuple(controls), **said
+    )
+
+
 def _steps_and_weights(steps: Steps) -> tuple[tuple[str, ...], tuple[float, ...]]:
     weights = dict(steps) if isinstance(steps, Mapping) else dict.fromkeys(steps, 1.0)
     for name, weight in weights.items():
-        if not (isinstance(weight, (int, float)) and math.isfinite(weight) and weight > 0):
+        if not (is_count(weight) and weight):
             active.misuse(f"the weight of step {name!r} is {weight!r}: give a positive number", InvalidValue)
             weights[name] = 1.0
     return tuple(weights), tuple(float(weight) for weight in weights.values())
@@ -407,15 +417,9 @@ def adopt(
         name: `None`: the span's.
         title: see `operation()`, like the others.
     """
-    names, weights = _steps_and_weights(steps)
     span_name = getattr(span, "name", None)
-    plan = Plan(
-        name=(name or (span_name if isinstance(span_name, str) else "") or "operation")[:256],
-        label=label,
-        steps=names,
-        weights=weights,
-        controls=tuple(controls),
-    )
+    name = name or (span_name if isinstance(span_name, str) else "") or "operation"
+    plan = plan_of(name, steps=steps, label=label, controls=controls)
     return OperationPlan(plan, title, None, result=False, span=span)
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from otelprogress.active import Instrumentation
     from otelprogress.model.events import Event, State
     from otelprogress.otel.emitter import SpanLedger
+    from otelprogress.otel.span_processor import Claim
     from otelprogress.poller import Poll
 
 T = TypeVar("T")
@@ -77,6 +78,7 @@ class Operation:
     __slots__ = (
         "_awaits_span",
         "_cancel_said",
+        "_claim",
         "_ended_by_us",
         "_event_lock",
         "_gate",
@@ -131,6 +133,7 @@ class Operation:
         self._ended_by_us = True
         self._awaits_span = False
         self._cancel_said = False
+        self._claim: Claim | None = None
         self._parent_context: Context | None = None
         self._parent_span_id = ""
         self._started_unix_ns = 0
@@ -179,11 +182,16 @@ class Operation:
         plan = self._plan
         opened = None
         if span is not None:
-            opened = ins.binding.adopt(span, owner=self)
+            opened = ins.binding.adopt(span, owner=self, before_end=self._span_ends)
             self._ended_by_us = opened is None
         if opened is None:
             opened = ins.binding.open_span(
-                plan.name, parent=parent, kind=plan.kind, attributes=plan.attributes, links=plan.links, owner=self
+                plan.name,
+                parent=parent,
+                kind=plan.kind,
+                attributes=plan.attributes,
+                links=plan.links,
+                owner=self,
             )
         self._span = opened.span
         self._ledger = SpanLedger(owned=self._ended_by_us)
@@ -215,9 +223,27 @@ class Operation:
         if ins.sampler is not None:
             ins.sampler.operation_began()
 
+    def _begin_with(self, span: Span) -> None:
+        """The span that it waited for was opened."""
+        with self._event_lock:
+            if self._awaits_span and not self.ended:
+                self._begin(span)
+
     def _ensure_begun(self) -> None:
-        if self._awaits_span:
-            self._begin()
+        """It says something before the span that it waits for was opened: it gets one of its own."""
+        with self._event_lock:
+            if self._awaits_span:
+                self._begin()
+
+    def _span_ends(self) -> None:
+        """Its adopted span is being ended by its opener."""
+        status = getattr(self._span, "status", None)
+        if status is not None and status.status_code is trace.StatusCode.ERROR:
+            from otelprogress.model.events import State
+
+            self._end(State.FAILED, error_message=_clean_message(status.description or "") or None)
+        else:
+            self.end()
 
     def end(self, error: BaseException | None = None, *, message: str | None = None) -> None:
         """End it, with the outcome that `error` means: `None` succeeded, a cancelling one cancelled, others failed.
@@ -236,6 +262,21 @@ class Operation:
         else:
             self._end(outcome, message=message, result=self._result)
 
+    def end_failed(self, error: BaseException, *, said: bool = False) -> None:
+        """End it as failed, whatever kind of exception it was.
+
+        Args:
+            error: what went wrong.
+            said: it was only said in words: `error.type` and a stack trace would say nothing.
+        """
+        from otelprogress.model.events import State
+
+        fields = _error_fields(error)
+        if said:
+            fields["error_type"] = "_OTHER"
+            fields["error_stacktrace"] = None
+        self._end(State.FAILED, **fields)
+
     def end_cancelled(self, message: str) -> None:
         """End it as cancelled, saying why."""
         from otelprogress.model.events import State
@@ -253,6 +294,8 @@ class Operation:
             if self.ended:
                 return
             self._ensure_begun()
+            if self._claim is not None:
+                self._claim.release()
             ins = self.instrumentation
             for poll in self._polls:
                 poll.stop()
@@ -276,18 +319,22 @@ class Operation:
         """
         self._event_lock = threading.RLock()
         for step in (self.root, *self._steps.values()):
-            step._lock = threading.Lock()
+            step._lock = threading.RLock()
         self._polls.clear()
         self.ended = self.inherited = True
 
     # --- saying ----------------------------------------------------------------------------------------------------
 
-    def _say(self, kind: str, *, time_unix_ns: int | None = None, step: Step | None = None, **fields: Any) -> None:
+    def _say(
+        self, kind: str, *, time_unix_ns: int | None = None, step: Step | None = None, **fields: Any
+    ) -> None:
         """One durable event, with the current step and its counts."""
         ins = self.instrumentation
         try:
             with self._event_lock:
-                event = self._event(kind, time_unix_ns or time.time_ns(), step or self._moved, next(self._sequence), fields)
+                event = self._event(
+                    kind, time_unix_ns or time.time_ns(), step or self._moved, next(self._sequence), fields
+                )
             # Outside the lock: processors of the user's run in there. A host puts two that cross back in order.
             ins.emitter.emit(event, self._span, self._ledger)
         except Exception as problem:
@@ -301,7 +348,7 @@ class Operation:
         ins = self.instrumentation
         completed, total, unit, initial, counters = step.snapshot()
         rooted = step.index == ROOT_INDEX
-        said = {
+        said: dict[str, Any] = {
             "writer_id": ins.writer_id,
             "sequence": sequence,
             "service": ins.service or None,
@@ -363,6 +410,26 @@ class Operation:
             level=None if level == "info" else level,
         )
 
+    def note_from_elsewhere(self, message: str, *, level: str, time_unix_ns: int) -> None:
+        """Tell the host of a line that existing code wrote elsewhere too: a host folds floods of these."""
+        from otelprogress.model.events import Event, Source
+
+        if self.ended or not self.run_id:
+            return
+        ins = self.instrumentation
+        ins.submit(
+            Event(
+                kind=semconv.OPERATION_NOTED,
+                run_id=self.run_id,
+                time_unix_ns=time_unix_ns,
+                source=Source.FOREIGN,
+                writer_id=ins.writer_id,
+                sampled=self.sampled,
+                message=_clean_message(message),
+                level=None if level == "info" else level,
+            )
+        )
+
     def show(self, message: str | None) -> None:
         """Say with the next tick what is being done: the latest wins, unlike `note()`, which is kept."""
         self._message = None if message is None else _clean_message(message)
@@ -393,7 +460,9 @@ class Operation:
             step = self._steps.get(name)
             if step is None:
                 if len(self._steps) >= MAX_STEPS:
-                    active.misuse(f"more than {MAX_STEPS} steps: use operations inside a step for repeated work")
+                    active.misuse(
+                        f"more than {MAX_STEPS} steps: use operations inside a step for repeated work"
+                    )
                     return next(reversed(self._steps.values()))
                 step = self._steps[name] = Step(self, name, len(self._steps))
         if total is not None or unit is not None:
@@ -573,7 +642,9 @@ class Operation:
         if self.ended:
             return None
         if self._gate is None or action not in self.controls:
-            active.misuse(f"operation {self.name!r} does not accept {action!r}: add controls=[{action!r}]", UsageError)
+            active.misuse(
+                f"operation {self.name!r} does not accept {action!r}: add controls=[{action!r}]", UsageError
+            )
             return None
         return self._gate
 
@@ -620,6 +691,9 @@ class NoOperation(Operation):
 
     def _note(self, step: Step, message: str, level: str) -> None:
         return
+
+    def note_from_elsewhere(self, message: str, *, level: str, time_unix_ns: int) -> None:
+        """Nothing."""
 
     def show(self, message: str | None) -> None:
         """Nothing."""
@@ -699,7 +773,9 @@ def begin(
     context = otel_context.get_current()
     current = active.step_of(context)
     if below is not None and below is not current:
-        context = otel_context.set_value(active.KEY, below, trace.set_span_in_context(below.operation.span, context))
+        context = otel_context.set_value(
+            active.KEY, below, trace.set_span_in_context(below.operation.span, context)
+        )
         current = below
     elif current is None and active.started_in is not None:
         context = _or_started_in(context, active.started_in)
@@ -709,8 +785,11 @@ def begin(
     operation = Operation(ins, plan, _clean_title(title) if title else plan.name, parent)
     operation._parent_context = context
     if await_span:
+        from otelprogress.otel.span_processor import claim_next_span
+
+        ins.binding.poll()
         operation._awaits_span = True
-        ins.adopters += 1
+        operation._claim = claim_next_span(operation._begin_with)
     else:
         operation._begin(span)
     return operation
@@ -720,13 +799,6 @@ def _or_started_in(context: Context, started_in: Context) -> Context:
     if trace.get_current_span(context).get_span_context().is_valid:
         return context
     return trace.set_span_in_context(trace.get_current_span(started_in), context)
-
-
-def offer_span(span: Span, parent_context: Context | None) -> None:
-    """A span was just opened: let the operation that awaits one adopt it. Called by the span processor; never raises."""
-    step: Any = (otel_context.get_current() if parent_context is None else parent_context).get(active.KEY)
-    if step is not None and step.operation._awaits_span:
-        step.operation._begin(span)
 
 
 def context_of(operation: Operation, context: Context | None = None) -> Context:

@@ -27,7 +27,9 @@ MAX_SHARE: Final = 0.05
 """Of one core: with very many live operations it looks less often rather than cost more."""
 MAX_DEFERRED: Final = 10_000
 
-Chore = Callable[[], None]
+Job = Callable[[], object]
+Chore = Callable[[], object]
+"""Answers `True` when it wants to be run again soon though nothing is live."""
 _logger = logging.getLogger("otelprogress")
 
 
@@ -44,7 +46,7 @@ class Sampler:
         """What raised inside; logged at debug level, never passed on."""
         self._instrumentation: Instrumentation | None = None
         self._chores: tuple[Chore, ...] = ()
-        self._deferred: deque[Chore] = deque()
+        self._deferred: deque[Job] = deque()
         # A bare lock as a bell: ringing is one atomic C call, so a finalizer may ring it wherever it interrupts.
         self._bell = _thread.allocate_lock()
         self._bell.acquire()
@@ -75,7 +77,7 @@ class Sampler:
         except RuntimeError:  # it rings already
             return
 
-    def defer(self, job: Chore) -> None:
+    def defer(self, job: Job) -> None:
         """Run `job` soon on the sampling thread: for finalizers, which may interrupt any lock's holder."""
         if len(self._deferred) < MAX_DEFERRED:
             self._deferred.append(job)
@@ -97,7 +99,7 @@ class Sampler:
     def _run(self) -> None:
         pause_s = FIRST_LOOK_S
         idle_since = time.monotonic()
-        while not self._closed:
+        while True:
             if self._parked:
                 self._bell.acquire()
                 self._parked = False
@@ -138,14 +140,15 @@ class Sampler:
                 except Exception:
                     self._failed()
         for chore in self._chores:
-            self._guard(chore)
+            busy = self._guard(chore) is True or busy
         return busy
 
-    def _guard(self, job: Chore) -> None:
+    def _guard(self, job: Job) -> object:
         try:
-            job()
+            return job()
         except Exception:
             self._failed()
+            return None
 
     def _failed(self) -> None:
         self.errors += 1

@@ -29,7 +29,9 @@ MAX_COUNTERS: Final = 8
 class Tracked(Protocol):
     """A loop or poll that counts for a step while it is live."""
 
-    total: float | None
+    @property
+    def total(self) -> float | None:
+        """Items in all, those done before it began included; `None`: unknown."""
 
     def handed_out(self) -> float:
         """Items given to the loop's body so far, the one in it included. Any thread; exact."""
@@ -119,7 +121,7 @@ class Step:
         """Add to named counts: `step.count(rejected=1)`. At most 8 names a step; they stand beside the items."""
         with self._lock:
             for name, n in counts.items():
-                if not _is_count(n):
+                if not is_count(n):
                     problem = f"count({name}={n!r}): give a finite number that is not negative"
                     break
                 if name not in self._counters and len(self._counters) >= MAX_COUNTERS:
@@ -137,8 +139,10 @@ class Step:
             total: finite and not negative.
             unit: `row` means `{row}`; `By` for bytes. `None` leaves it as it is.
         """
-        if total is not None and not _is_count(total):
-            active.misuse(f"set_total({total!r}): give a finite number that is not negative, or None", InvalidValue)
+        if total is not None and not is_count(total):
+            active.misuse(
+                f"set_total({total!r}): give a finite number that is not negative, or None", InvalidValue
+            )
             return
         with self._lock:
             self._total = total
@@ -147,7 +151,7 @@ class Step:
 
     def set_completed(self, completed: float, total: float | None = None, *, unit: str | None = None) -> None:
         """Say how many items are done, as an absolute number. Loops tracked by this step count beside it."""
-        if not _is_count(completed):
+        if not is_count(completed):
             active.misuse(f"completed={completed!r}: give a finite number that is not negative", InvalidValue)
             return
         self._completed = completed
@@ -166,7 +170,7 @@ class Step:
 
     def set_initial(self, initial: float) -> None:
         """Say how many items were done before this run: counted as done, left out of the rate. Replaces an earlier one."""
-        if not _is_count(initial):
+        if not is_count(initial):
             active.misuse(f"initial={initial!r}: give a finite number that is not negative", InvalidValue)
             return
         with self._lock:
@@ -216,16 +220,22 @@ class Step:
             total += tracked.total
         return total or None
 
-    def snapshot(self) -> tuple[float | None, float | None, str | None, float | None, dict[str, float] | None]:
+    def snapshot(
+        self,
+    ) -> tuple[float | None, float | None, str | None, float | None, dict[str, float] | None]:
         """Completed, total, unit, initial and a copy of the named counts; `None` where nothing was ever said."""
         with self._lock:
             completed: float | None = self._sum()
             total = self._total_now()
-            if not completed and total is None and not self._tracked:
+            if (not completed and total is None and not self._tracked) or (completed is not None and not math.isfinite(completed)):
                 completed = None
-            elif completed is not None and not math.isfinite(completed):
-                completed = None
-            return completed, total, self._unit, self._initial, dict(self._counters) if self._counters else None
+            return (
+                completed,
+                total,
+                self._unit,
+                self._initial,
+                dict(self._counters) if self._counters else None,
+            )
 
     # --- loops -----------------------------------------------------------------------------------------------------
 
@@ -358,5 +368,6 @@ class Step:
         return f"<Step {self.name!r} of {self.operation!r}>"
 
 
-def _is_count(value: Any) -> bool:
+def is_count(value: Any) -> bool:
+    """Whether it is a number that can be meant as a count: finite and not negative."""
     return isinstance(value, (int, float)) and math.isfinite(value) and value >= 0

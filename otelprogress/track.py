@@ -10,7 +10,6 @@ collected without being reached, it was left early.
 from __future__ import annotations
 
 import itertools
-import math
 import operator
 import sys
 import threading
@@ -21,11 +20,11 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, overload
 from otelprogress import active
 from otelprogress.exceptions import InvalidValue
 from otelprogress.gate import Chunks, Gate
+from otelprogress.step import Step, is_count
 
 if TYPE_CHECKING:
     from otelprogress.active import Instrumentation
     from otelprogress.run import Operation
-    from otelprogress.step import Step
 
 T = TypeVar("T")
 
@@ -39,14 +38,12 @@ class _Indexed:
 
 
 _SEQUENCE_ITERATOR: Final = type(iter(cast("Iterable[int]", _Indexed())))
-_TELLING: Final = frozenset(
-    type(iter(each))
-    for each in (
+_SAMPLES: Final[tuple[Iterable[Any], ...]] = (
         [], (), range(0), {}, {}.keys(), {}.values(), {}.items(), set(), "", "é", b"", bytearray(), deque(),
         reversed([]), reversed({}), reversed({}.keys()), reversed({}.values()), reversed({}.items()),
         reversed(deque()), itertools.repeat(None, 0),
-    )
 )  # fmt: skip
+_TELLING: Final = frozenset(type(iter(sample)) for sample in _SAMPLES)
 """Iterators of the interpreter's own that tell how much is left, exactly, from any thread, without running code of
 the user's (as the hint of an arbitrary sequence's iterator would, in the sampler's thread)."""
 
@@ -267,7 +264,7 @@ class _AsyncIteration(AsyncIterator[T]):
 # --- making them ---------------------------------------------------------------------------------------------------
 
 
-def _where() -> object:
+def where() -> object:
     """This thread and, where one runs, this task: loops of one place stand inside one another, others add up."""
     asyncio: Any = sys.modules.get("asyncio")
     if asyncio is not None:
@@ -281,9 +278,7 @@ def _where() -> object:
 
 
 def _known_total(total: float | None) -> float | None:
-    if total is None:
-        return None
-    if isinstance(total, (int, float)) and math.isfinite(total) and total >= 0:
+    if total is None or is_count(total):
         return total
     active.misuse(f"track(total={total!r}): give a finite number that is not negative, or None", InvalidValue)
     return None
@@ -317,7 +312,7 @@ def _counted(
             loop = _GatedLoop(step, total, operation, chunks)
             items = itertools.compress(iterator, itertools.chain.from_iterable(chunks))
         else:
-            selectors = itertools.repeat(True, _ENDLESS)  # noqa: FBT003 - a selector, not a flag
+            selectors = itertools.repeat(True, _ENDLESS)
             loop = _SelectedLoop(step, total, operation, selectors)
             items = itertools.compress(iterator, selectors)
     elif type(iterable) is list:
@@ -327,7 +322,7 @@ def _counted(
         size = operator.length_hint(iterator)
         loop = _HintedLoop(step, initial + size if total is None else total, operation, iterator, size)
         items = iterator
-    if not step.take_on(loop, unit=unit, initial=initial, where=_where()):
+    if not step.take_on(loop, unit=unit, initial=initial, where=where()):
         return iterator
     # The finisher's items are none: it is asked for them only once the others are exhausted.
     return itertools.chain(items, cast("Iterable[T]", _Finisher(loop)))
@@ -345,7 +340,7 @@ def _counted_async(
     if total is None and (size := _size_of(iterable)) is not None:
         total = initial + size
     loop = _CountedLoop(step, total, operation)
-    if not step.take_on(loop, unit=unit, initial=initial, where=_where()):
+    if not step.take_on(loop, unit=unit, initial=initial, where=where()):
         return source
     return _AsyncIteration(source, loop, step.operation.gate)
 
@@ -365,7 +360,13 @@ def track_under(
         return aiter(cast("AsyncIterable[T]", iterable)) if is_async else iter(cast("Iterable[T]", iterable))
     if name is not None:
         return _as_operation(
-            step.operation.instrumentation, iterable, name, total=total, unit=unit, initial=initial, below=step
+            step.operation.instrumentation,
+            iterable,
+            name,
+            total=total,
+            unit=unit,
+            initial=initial,
+            below=step,
         )
     total = _known_total(total)
     if is_async:
@@ -477,7 +478,7 @@ def track(
             return iter(cast("Iterable[T]", iterable))
         return aiter(iterable)
     step = active.step_of()
-    if not (isinstance(initial, (int, float)) and math.isfinite(initial) and initial >= 0):
+    if not is_count(initial):
         active.misuse(f"track(initial={initial!r}): give a finite number that is not negative", InvalidValue)
         initial = 0
     if step is not None and name is None and not controls and label is None:

@@ -1,0 +1,643 @@
+"""The composition root: `configure()` builds what one process needs and joins it. The only file that knows all parts.
+
+Three roles: a process on its own (host, feed, view, history, sender), a child that reports to its parent over the
+worker link (host and link, nothing else), and a forked child, which becomes the second at its first use.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import importlib
+import importlib.metadata
+import logging
+import os
+import secrets
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from otelprogress import active, config
+from otelprogress.config import Settings
+from otelprogress.exceptions import InvalidValue, ProgressError
+
+if TYPE_CHECKING:
+    from otelprogress.feed.history import History
+    from otelprogress.feed.host import Host
+    from otelprogress.feed.link import LinkClient
+    from otelprogress.feed.server import WebSocketServer
+    from otelprogress.model.estimate import Baseline
+    from otelprogress.model.rules import SpanRule
+    from otelprogress.otel.metrics import ProgressMetrics
+    from otelprogress.otel.provider import ProviderBinding
+    from otelprogress.otel.sender import Sender
+    from otelprogress.view_driver import ViewDriver
+
+LINK_VARIABLE: Final = "OTELPROGRESS_LINK"
+BASELINE_KEPT_S: Final = 60.0
+_SOON_NS: Final = 10_000_000_000
+_logger = logging.getLogger("otelprogress")
+
+
+class Runtime:
+    """Everything of one process, built, joined and taken apart.
+
+    Args:
+        settings: resolved.
+        automatic: made by zero-code set-up: an explicit `configure()` may replace it.
+
+    Attributes:
+        instrumentation: what operations report through.
+        host: what is known about them.
+        server: the feed; `None`: no port is open.
+        link: the way to the parent's feed; `None`: this process is none's child.
+        runtime_path: where programs of this machine find the feed; `None`: nowhere.
+    """
+
+    def __init__(self, settings: Settings, *, automatic: bool = False) -> None:
+        from otelprogress.feed.host import Host
+        from otelprogress.model.tree import OperationTree
+        from otelprogress.otel.emitter import ProgressEmitter
+        from otelprogress.otel.log_processor import ProgressLogProcessor
+        from otelprogress.otel.provider import ProviderBinding
+        from otelprogress.otel.span_processor import ProgressSpanProcessor
+        from otelprogress.protocol.cursor import CursorKey
+        from otelprogress.protocol.hub import Hub
+        from otelprogress.sampler import Sampler
+
+        self.settings = settings
+        self.automatic = automatic
+        self.pid = os.getpid()
+        self.server: WebSocketServer | None = None
+        self.link: LinkClient | None = None
+        self.view: ViewDriver | None = None
+        self.runtime_path: Path | None = None
+        self.metrics: ProgressMetrics | None = None
+        self._undo: list[Callable[[], object]] = []
+        self._closed = False
+        version = _version()
+        writer_id = active.new_writer_id()
+        is_child = settings.link is not None
+        rules = _rules(settings.rules)
+
+        self.history: History | None = None
+        if settings.history and not is_child:
+            from otelprogress.feed.history import History
+
+            self.history = History()
+        history = self.history
+        tree = OperationTree(
+            next_number=None if history is None else history.next_number,
+            baselines=None if history is None else _Baselines(history),
+        )
+        self.host: Host = Host(
+            Hub(tree, epoch=secrets.token_hex(8), cursor_key=CursorKey(secrets.token_bytes(32)))
+        )
+        self.sender: Sender | None = None if is_child else self._make_sender(version, writer_id)
+        service = {"service.name": settings.service_name} if settings.service_name else {}
+        self.binding: ProviderBinding = ProviderBinding(
+            span_processor=ProgressSpanProcessor(rules),
+            log_processor=ProgressLogProcessor(),
+            sender=self.sender,
+            version=version,
+            resource_attributes=service,
+        )
+        self.sampler = Sampler()
+        self.instrumentation = active.Instrumentation(
+            emitter=ProgressEmitter(self.host.submit, user_logs=self.binding.user_logger),
+            binding=self.binding,
+            submit=self.host.submit,
+            sampler=self.sampler,
+            service=settings.service_name or _service_of(self.binding),
+            lease_s=settings.lease_s,
+            strict=settings.strict,
+            writer_id=writer_id,
+        )
+        self.sampler.bind(self.instrumentation)
+        self.sampler.add_chore(_Alive(self.instrumentation))
+
+    def _make_sender(self, version: str, writer_id: str) -> Sender | None:
+        from otelprogress.otel.target import otlp_target
+
+        target = otlp_target(os.environ, endpoint=self.settings.endpoint)
+        if target is None:
+            return None
+        from otelprogress.otel.sender import Sender
+
+        return Sender(
+            target,
+            resource=lambda: self.binding.resource(),
+            version=version,
+            writer_id=writer_id,
+            lease_s=self.settings.lease_s,
+            only_own=True,
+        )
+
+    # --- start -------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Join the parts, open the port, let operations report here.
+
+        Raises:
+            FeedUnavailable: no port could be had.
+            InvalidValue: the folder of the runtime file is not private.
+        """
+        from otelprogress.otel.span_processor import ProgressSpanProcessor
+        from otelprogress.propagation import inherited_context
+
+        settings, host, ins = self.settings, self.host, self.instrumentation
+        if settings.link is not None:
+            self._start_link(settings.link)
+        else:
+            self._start_metrics()
+            for listener in (self.sender, self.history):
+                if listener is not None:
+                    host.add_listener(listener)
+            if settings.feed:
+                self._start_feed()
+        if self.server is None and self.link is None:
+            host.set_wake(self.sampler.ring)
+            self.sampler.add_chore(self._drain)
+            self.sampler.ensure_started()
+        ProgressSpanProcessor.bind(
+            host.submit,
+            writer_id=ins.writer_id,
+            lease_s=ins.lease_s,
+            service=ins.service or None,
+            process_id=ins.process_id,
+        )
+        active.current = ins
+        active.started_in = inherited_context()
+        active.flush = self.flush if self.link is not None else None
+        if settings.link is None:
+            self._start_view()
+        if settings.notes_from_logging is not None:
+            from otelprogress.integrations import logging_notes
+
+            handler = logging_notes.install(settings.notes_from_logging)
+            self._undo.append(lambda: logging_notes.uninstall(handler))
+        _install_integrations(settings.integrations)
+
+    def _drain(self) -> bool:
+        self.host.drain()
+        due = self.host.next_deadline_unix_ns()
+        return due is not None and due - time.time_ns() < _SOON_NS
+
+    def _start_metrics(self) -> None:
+        from otelprogress.otel.metrics import ProgressMetrics
+
+        settings = self.settings
+        resource = {"service.name": settings.service_name} if settings.service_name else {}
+        self.metrics = ProgressMetrics(sender=self.sender, version=_version(), resource=resource)
+        self.host.add_listener(self.metrics)
+
+    def _start_feed(self) -> None:
+        from otelprogress.feed import runtime_file
+        from otelprogress.feed.server import WebSocketServer
+        from otelprogress.feed.worker_handler import WorkerLinks
+
+        settings = self.settings
+        token = _token(settings.token_file)
+        runtime_file.ensure_private_folder(runtime_file.runtime_folder())
+        server = WebSocketServer(
+            self.host,
+            token=token,
+            bind=settings.bind,
+            port=settings.port,
+            worker_handler=WorkerLinks(self.host, token=token),
+            server_info={
+                "service": self.instrumentation.service,
+                "pid": str(self.pid),
+                "version": _version(),
+            },
+        )
+        server.start()
+        self.server = server
+        try:
+            self.runtime_path = runtime_file.write(server.url, token, service=self.instrumentation.service)
+        except OSError as error:
+            _logger.warning(
+                "the runtime file could not be written (%s): `otelprogress watch` needs --url", error
+            )
+            return
+        os.environ[LINK_VARIABLE] = str(self.runtime_path)
+
+    def _start_link(self, path: str) -> None:
+        from otelprogress.feed.link import LinkClient
+
+        ins = self.instrumentation
+        self.link = LinkClient(self.host, path, writer_id=ins.writer_id, service=ins.service)
+        self.link.attach()
+        multiprocessing: Any = sys.modules.get("multiprocessing.util")
+        if multiprocessing is not None:
+            # Children of multiprocessing leave through os._exit(), past atexit.
+            multiprocessing.Finalize(None, shutdown, exitpriority=10)
+
+    def _start_view(self) -> None:
+        mode = self.settings.view
+        if mode == "off" or (mode == "auto" and "_pytest" in sys.modules):
+            return
+        from otelprogress.view_driver import ViewDriver
+        from otelprogress.visualization.terminal import open_view
+
+        view = open_view(mode)
+        if view is None:
+            return
+        if self.runtime_path is not None:
+            with contextlib.suppress(OSError, ValueError):
+                print("otelprogress: `otelprogress watch` shows this from anywhere", file=sys.stderr)
+        self.view = ViewDriver(view, self.host)
+        self.view.start()
+
+    # --- end ---------------------------------------------------------------------------------------------------
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait, at most `timeout_s` seconds, until what was said has left this process. Returns whether it has."""
+        deadline_s = time.monotonic() + timeout_s
+        self.sampler.look()
+        self.host.drain()
+        done = True
+        if self.link is not None:
+            done = self.link.flush(max(0.0, deadline_s - time.monotonic()))
+        if self.sender is not None:
+            done = self.sender.flush(max(0.0, deadline_s - time.monotonic())) and done
+        return done
+
+    def close(self, detector: str = "atexit", cause: str | None = None) -> None:
+        """End what lives as lost, let everything leave, give threads and port back: within `shutdown_timeout_s`."""
+        if self._closed or os.getpid() != self.pid:
+            return
+        self._closed = True
+        deadline_s = time.monotonic() + self.settings.shutdown_timeout_s
+
+        def left(share: float = 1.0) -> float:
+            return max(0.05, (deadline_s - time.monotonic()) * share)
+
+        steps: list[Callable[[], object]] = [
+            *self._undo,
+            lambda: self.sampler.close(left(0.2)),
+            lambda: self._lose_live(detector, cause),
+            self._detach,
+            self.host.drain,
+        ]
+        if self.view is not None:
+            view = self.view
+            steps.append(lambda: view.close(left(0.3)))
+        if self.metrics is not None:
+            steps.append(self.metrics.shutdown)
+        if self.history is not None:
+            history = self.history
+            steps.append(lambda: history.close(left(0.4)))
+        if self.runtime_path is not None:
+            steps.append(self._remove_runtime_file)
+        if self.server is not None:
+            server = self.server
+            steps.append(lambda: server.close(left(0.3)))
+        if self.link is not None:
+            link = self.link
+            steps.append(lambda: link.close(left()))
+        steps.append(lambda: self.binding.shutdown(left()))
+        if self.sender is not None:
+            sender = self.sender
+            steps.append(lambda: sender.shutdown(left()))
+        steps.append(self.host.close)
+        for step in steps:
+            try:
+                step()
+            except Exception:
+                _logger.debug("otelprogress: an error of its own while it shut down", exc_info=True)
+
+    def _lose_live(self, detector: str, cause: str | None) -> None:
+        # Children first, so that a parent's last state shows them.
+        for operation in reversed(list(self.instrumentation.live.values())):
+            operation.end_lost(detector, cause)
+
+    def _detach(self) -> None:
+        if active.current is self.instrumentation:
+            active.current = None
+            active.flush = None
+            active.started_in = None
+
+    def _remove_runtime_file(self) -> None:
+        from otelprogress.feed import runtime_file
+
+        assert self.runtime_path is not None
+        if os.environ.get(LINK_VARIABLE) == str(self.runtime_path):
+            del os.environ[LINK_VARIABLE]
+        runtime_file.remove(self.runtime_path)
+
+
+class _Alive:
+    """Says `writer.alive` each third of the lease while something lives: one for all runs of this writer."""
+
+    def __init__(self, instrumentation: active.Instrumentation) -> None:
+        self._ins = instrumentation
+        self._next_s = 0.0
+
+    def __call__(self) -> None:
+        ins = self._ins
+        if not ins.live or ins.lease_s is None:
+            self._next_s = 0.0
+            return
+        now_s = time.monotonic()
+        if not self._next_s:  # the starts themselves were signs of life
+            self._next_s = now_s + ins.lease_s / 3
+        elif now_s >= self._next_s:
+            from otelprogress.model import semconv
+            from otelprogress.model.events import Event
+
+            self._next_s = now_s + ins.lease_s / 3
+            ins.submit(
+                Event(
+                    kind=semconv.WRITER_ALIVE,
+                    run_id="",
+                    time_unix_ns=time.time_ns(),
+                    writer_id=ins.writer_id,
+                    lease_s=ins.lease_s,
+                )
+            )
+
+
+class _Baselines:
+    """How long things took before, from the history, asked at most once a minute per name."""
+
+    def __init__(self, history: History) -> None:
+        self._history = history
+        self._known: dict[str, tuple[float, Any]] = {}
+
+    def __call__(self, name: str, step_name: str) -> Baseline | None:
+        now_s = time.monotonic()
+        asked_s, found = self._known.get(name, (-BASELINE_KEPT_S, None))
+        if now_s - asked_s >= BASELINE_KEPT_S:
+            if len(self._known) > 1000:
+                self._known.clear()
+            found = self._history.baseline(name)
+            self._known[name] = (now_s, found)
+        if found is None:
+            return None
+        median_s = found.duration_s if not step_name else found.steps_s.get(step_name)
+        if median_s is None:
+            return None
+        from otelprogress.model.estimate import Baseline
+
+        return Baseline(median_s=median_s, low_s=median_s, high_s=median_s)
+
+
+# --- the process's one runtime ---------------------------------------------------------------------------------------
+
+_runtime: Runtime | None = None
+_lock = threading.RLock()
+
+
+def current_runtime() -> Runtime | None:
+    """The runtime of this process; `None`: nothing is configured."""
+    return _runtime
+
+
+def configure(
+    *,
+    service_name: str | None = None,
+    endpoint: str | None = None,
+    feed: bool | str | None = None,
+    view: str | None = None,
+    rules: Iterable[SpanRule] | str | None = None,
+    lease_s: float | None = None,
+    history: bool | None = None,
+    shutdown_timeout_s: float | None = None,
+    notes_from_logging: str | None = None,
+    strict: bool | None = None,
+    integrations: Iterable[str] = ("tqdm",),
+) -> None:
+    """Let this process show its progress: on its terminal, and to `otelprogress watch` through a loopback feed.
+
+    Call it once, before or after the application's own OpenTelemetry set-up: providers that exist are used, those
+    that appear later too, and none is ever set. `None` leaves a setting to the environment. A second call with the
+    same settings does nothing, with others it warns and does nothing. In a child process of a configured one it
+    reports to the parent and opens no port. `OTELPROGRESS_DISABLED=1` makes it do nothing.
+
+    Args:
+        service_name: `service.name` where the application has no provider that says it (`OTEL_SERVICE_NAME`).
+        endpoint: base URL of an OTLP endpoint to send to; else `OTEL_EXPORTER_OTLP_*`, else nothing is sent.
+        feed: `False` or `off` opens no port; `HOST:PORT` (`OTELPROGRESS_FEED`). Default: 127.0.0.1:4327 or the next
+            free port.
+        view: `auto` (bars on a terminal, a line per milestone elsewhere, nothing under pytest), `bars`, `lines`,
+            `off` (`OTELPROGRESS_VIEW`).
+        rules: which spans of existing instrumentation are operations (`OTELPROGRESS_RULES`).
+        lease_s: this process promises to be heard at least this often, seconds (`OTELPROGRESS_LEASE_S`, 90).
+        history: write what ran to a local SQLite file; `False`: no. Default: yes.
+        shutdown_timeout_s: how long the exit may take, seconds; 2 by default.
+        notes_from_logging: log records of this level or above inside an operation become its notes; `None`: none.
+        strict: misuse raises instead of being counted and logged (`OTELPROGRESS_STRICT`).
+        integrations: libraries whose own progress is shown; `()`: none.
+
+    Raises:
+        InvalidValue: a setting that cannot be meant; names it.
+        FeedUnavailable: no port could be had.
+    """
+    if config.is_disabled():
+        return
+    settings = config.resolve(
+        service_name=service_name,
+        endpoint=endpoint,
+        feed=feed,
+        view=view,
+        rules=None if rules is None else rules if isinstance(rules, str) else tuple(rules),
+        lease_s=lease_s,
+        history=history,
+        shutdown_timeout_s=shutdown_timeout_s,
+        notes_from_logging=notes_from_logging,
+        strict=strict,
+        integrations=tuple(integrations),
+    )
+    _configure(settings, automatic=False)
+
+
+def configure_from_environment() -> None:
+    """`configure()` for zero-code set-up: a port and a history only with `OTELPROGRESS_FEED=on`, a view only with
+    `OTELPROGRESS_VIEW`. Never raises: what is wrong is logged.
+    """
+    try:
+        if config.is_disabled():
+            return
+        says_view = bool(os.environ.get("OTELPROGRESS_VIEW"))
+        settings = config.resolve(feed_by_default=False, view=None if says_view else "off")
+        if not settings.feed:
+            settings = config.replaced(settings, history=False)
+        _configure(settings, automatic=True)
+    except ProgressError as error:
+        _logger.warning("otelprogress was not configured: %s", error)
+    except Exception:
+        _logger.warning("otelprogress was not configured: an error of its own", exc_info=True)
+
+
+def join_link(path: str) -> None:
+    """Report to the process whose runtime file `path` is, unless this process is configured already."""
+    if config.is_disabled():
+        return
+    active.instrumentation()  # a forked child joins by itself, here
+    with _lock:
+        if _runtime is None:
+            settings = config.resolve(view="off", feed_by_default=False)
+            _configure(config.replaced(settings, link=path, history=False), automatic=True)
+
+
+def _configure(settings: Settings, *, automatic: bool) -> None:
+    global _runtime
+    with _lock:
+        settings = _with_living_parent(settings)
+        existing = _runtime
+        if existing is not None and existing.pid == os.getpid():
+            if existing.settings == settings or automatic:
+                return
+            if not existing.automatic or existing.instrumentation.live:
+                _logger.warning(
+                    "configure() was called before with other settings, which stay: call otelprogress.shutdown() first"
+                )
+                return
+            existing.close(cause="configure() was called")
+        active.forget_spans_only()
+        runtime = Runtime(settings, automatic=automatic)
+        try:
+            runtime.start()
+        except BaseException:
+            runtime.close()
+            raise
+        _runtime = runtime
+
+
+def _with_living_parent(settings: Settings) -> Settings:
+    """Forget a link that leads to this very process, or to one that is gone."""
+    if settings.link is None:
+        return settings
+    from otelprogress.feed import runtime_file
+
+    path = Path(settings.link)
+    if _runtime is not None and _runtime.pid == os.getpid() and _runtime.runtime_path == path:
+        return config.replaced(settings, link=None)
+    try:
+        lives = runtime_file.read(path).live
+    except (OSError, ProgressError):
+        lives = False
+    return settings if lives else config.replaced(settings, link=None)
+
+
+def shutdown() -> None:
+    """Undo `configure()`: operations that live end as lost, everything waiting leaves, the port is closed.
+
+    Takes `shutdown_timeout_s` at most. Happens by itself when the interpreter exits.
+    """
+    _close("shutdown() was called")
+
+
+def _close(cause: str | None) -> None:
+    global _runtime
+    with _lock:
+        runtime, _runtime = _runtime, None
+    if runtime is not None:
+        runtime.close(cause=cause)
+
+
+def _at_exit() -> None:
+    _close(None)
+
+
+atexit.register(_at_exit)
+
+
+# --- fork ------------------------------------------------------------------------------------------------------------
+
+
+def _after_fork_in_child() -> None:
+    """Start clean: the parent's operations, threads and sockets are not ours. Reporting begins again at the first use."""
+    global _runtime, _lock
+    _lock = threading.RLock()
+    inherited, _runtime = _runtime, None
+    if inherited is None:
+        active.forget_spans_only()
+        return
+    for operation in list(inherited.instrumentation.live.values()):
+        operation.leave_to_parent()
+    inherited.instrumentation.live.clear()
+    inherited.sampler.reset_after_fork()
+    inherited.host.reset_after_fork()
+    inherited.binding.reset_after_fork()
+    if inherited.sender is not None:
+        inherited.sender.reset_after_fork()
+    for undo in inherited._undo:
+        with contextlib.suppress(Exception):
+            undo()
+    active.current = None
+    active.flush = None
+    active.forget_spans_only()
+    path = inherited.settings.link or (
+        None if inherited.runtime_path is None else str(inherited.runtime_path)
+    )
+    settings = config.replaced(inherited.settings, link=path, feed=False, view="off", history=False)
+    active.on_first_use = lambda: _configure_in_child(settings)
+
+
+def _configure_in_child(settings: Settings) -> None:
+    try:
+        _configure(settings, automatic=True)
+    except Exception:
+        _logger.debug("otelprogress: a forked child could not report", exc_info=True)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+# --- small parts -------------------------------------------------------------------------------------------------------
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("otelprogress")
+    except importlib.metadata.PackageNotFoundError:  # run from a source tree
+        return ""
+
+
+def _rules(rules: object) -> tuple[SpanRule, ...]:
+    from otelprogress.model.rules import SpanRule, parse_rules
+
+    if isinstance(rules, str):
+        return parse_rules(rules)
+    found = tuple(rules) if isinstance(rules, Iterable) else (rules,)
+    for rule in found:
+        if not isinstance(rule, SpanRule):
+            raise InvalidValue(f"rules={rule!r}: give SpanRule objects, or their text form")
+    return found
+
+
+def _token(path: str | None) -> str:
+    if path is None:
+        return secrets.token_urlsafe(32)
+    try:
+        token = Path(path).read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidValue(f"OTELPROGRESS_TOKEN_FILE={path!r} cannot be read: {error}") from error
+    if not token:
+        raise InvalidValue(f"OTELPROGRESS_TOKEN_FILE={path!r} is empty")
+    return token
+
+
+def _service_of(binding: ProviderBinding) -> str:
+    """What the application's own provider says; `unknown_service` says nothing."""
+    try:
+        name = str(binding.resource().get("service.name", ""))
+    except Exception:
+        return ""
+    return "" if name.startswith("unknown_service") else name
+
+
+def _install_integrations(names: Iterable[str]) -> None:
+    for name in names:
+        if name != "tqdm":
+            raise InvalidValue(f"integrations={name!r}: known is 'tqdm'")
+        try:
+            importlib.import_module("otelprogress.integrations.tqdm_bridge").install()
+        except Exception:
+            _logger.debug("otelprogress: the bridge to %s could not be installed", name, exc_info=True)
