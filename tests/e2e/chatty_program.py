@@ -1,4 +1,4 @@
-"""An instrumented program that prints and logs while its bars are drawn."""
+"""An instrumented program that prints and logs while its bars are drawn: `chatty_program.py [fork]`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if __name__ == "__main__":
         print(f"printed {number}")
         if number % 10 == 0:
             logging.getLogger("chatty").warning("logged %d", number)
-        if number == 20 and os.fork() == 0:
+        if number == 20 and "fork" in sys.argv and os.fork() == 0:
             print("from a child", flush=True)
             os._exit(0)
         time.sleep(0.02)

@@ -23,9 +23,17 @@ def test_bars_are_drawn_and_what_is_printed_and_logged_stays_whole():
         program.wait_for(lambda screen: screen.line_with("end") == "end")
         lines = [line for line in program.lines if line.startswith(("printed", "WARNING"))]
         assert lines == WRITTEN
-        assert "from a child" in program.lines
         (final,) = [line for line in program.lines if line.startswith("✓ import flights  succeeded in ")]
         assert "%" not in program.text.replace(final, "")
+
+
+def test_a_forked_child_draws_nothing_and_what_it_prints_is_seen_once():
+    with PtyProgram([sys.executable, PROGRAM, "fork"], lines=80) as program:
+        assert program.process.wait(60) == 0
+        program.wait_for(lambda screen: "succeeded in" in screen.text)
+        assert program.raw.count(b"from a child") == 1
+        lines = [line for line in program.lines if line.startswith(("printed", "WARNING"))]
+        assert lines == WRITTEN
 
 
 def test_a_standard_output_in_a_file_holds_what_was_printed_and_no_bar(tmp_path: Path):
