@@ -39,6 +39,7 @@ from otelprogress.feed.connection import (
     ServerLimits,
     SessionRunner,
 )
+from otelprogress.feed.silence import silent_logger
 from otelprogress.protocol.close_codes import CloseCode
 from otelprogress.protocol.messages import SUBPROTOCOL
 from otelprogress.protocol.session import Grant, ServerSession
@@ -248,6 +249,7 @@ class WebSocketServer:
             self._ringer.close()
 
     async def _open(self, listener: socket.socket) -> None:
+        self._all_gone = asyncio.Event()
         connection_type = type("OwnedConnection", (ServedConnection,), {"owner": self})
         self._server: Server = await serve(
             self._serve,  # type: ignore[arg-type]  # our create_connection makes every connection a ServedConnection
@@ -261,7 +263,7 @@ class WebSocketServer:
             close_timeout=self.limits.close_timeout_s,
             max_size=self.limits.max_frame_before_auth_bytes,
             write_limit=(WRITE_HIGH_BYTES, WRITE_LOW_BYTES),
-            logger=_silent_logger(),
+            logger=silent_logger("otelprogress.feed.websockets"),
             create_connection=connection_type,
         )
         self._loop.add_reader(self._bell.fileno(), self._on_bell)
@@ -286,8 +288,9 @@ class WebSocketServer:
                 for connection in tuple(self._connections):
                     if connection not in self._runners:
                         connection.shut(CloseCode.RESTART, "the process ends")
-                while self._connections:
-                    await asyncio.sleep(0.005)
+                if not self._connections:
+                    self._all_gone.set()
+                await self._all_gone.wait()
         except Exception:
             _LOG.debug("the feed was cut while closing", exc_info=True)
         finally:
@@ -354,6 +357,8 @@ class WebSocketServer:
     def connection_closed(self, connection: ServedConnection) -> None:
         """Count a connection out."""
         self._connections.discard(connection)
+        if self._closing and not self._connections:
+            self._all_gone.set()
         runner = self._runners.pop(connection, None)
         if runner is not None:
             runner.stop()
@@ -433,8 +438,3 @@ class WebSocketServer:
                 and self.client_count > self.limits.max_feed_clients
             ):
                 connection.shut(CloseCode.OVERLOADED, f"{self.limits.max_feed_clients} clients are connected")
-
-
-def _silent_logger() -> logging.Logger:
-    """A logger that no configuration can open: at DEBUG, `websockets` writes headers, and with them tokens."""
-    return logging.Logger("otelprogress.feed.connection", level=logging.CRITICAL + 1)

@@ -1,0 +1,326 @@
+"""The clients: `AsyncClient`, its blocking twin `Client`, and `watch()`.
+
+Without an address they speak to all processes of this user on this machine that left a runtime file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import weakref
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Final, Literal, Self
+
+import msgspec
+
+from otelprogress.exceptions import (
+    AmbiguousOperation,
+    FeedUnavailable,
+    InvalidValue,
+    UnknownOperation,
+)
+from otelprogress.feed.blocking_client import Client
+from otelprogress.feed.discovery import FeedTarget, local_feeds, target_at
+from otelprogress.feed.news import UNTIL, News, Until, news_reason, standing_reason
+from otelprogress.feed.watch import Watch
+from otelprogress.feed.watching import WatchOptions, snapshot
+from otelprogress.model.events import OperationView
+from otelprogress.protocol.messages import Filter, Level
+
+__all__ = ["AsyncClient", "Client", "News", "Until", "Watch", "watch"]
+
+_Views = list[OperationView]
+_Found = list[tuple[FeedTarget, OperationView]]
+"""Aliases, because inside the class `list` is a method."""
+
+_EVERYTHING: Final = Filter(roots=False, ended_within_s=1e9)
+_LIST_TIMEOUT_S: Final = 5.0
+_LEVELS: Final = ("ticks", "milestones", "terminal")
+
+
+class AsyncClient:
+    """Reads feeds: what runs, what happens, until something happens.
+
+    Args:
+        url: `ws://HOST:PORT`, as a runtime file has it; `None`: all local processes, also those that start later.
+        token: `None`: the one of the runtime file with that address, else of `$OTELPROGRESS_TOKEN_FILE`.
+        backoff_s: the first and the last upper bound of the random wait before connecting again.
+        resume: `False`: every connection begins anew, without a cursor. For tests that show what resuming is for.
+        open_timeout_s: for connecting, and for the answer to the greeting.
+        rng: of the jitter; `None`: unseeded.
+
+    Raises:
+        InvalidValue: the address or the token file is none.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        token: str | None = None,
+        *,
+        backoff_s: tuple[float, float] = (0.5, 20.0),
+        resume: bool = True,
+        open_timeout_s: float = _LIST_TIMEOUT_S,
+        rng: random.Random | None = None,
+    ) -> None:
+        if not 0 < backoff_s[0] <= backoff_s[1]:
+            raise InvalidValue(f"backoff_s is (first, last) in seconds, both positive, not {backoff_s!r}")
+        self._target = target_at(url, token) if url is not None else None
+        self._backoff_s = backoff_s
+        self._resume = resume
+        self._open_timeout_s = open_timeout_s
+        self._rng = rng
+        self._watches: weakref.WeakSet[Watch] = weakref.WeakSet()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close every watch that is still open. The client can be used again."""
+        for each in tuple(self._watches):
+            await each.aclose()
+
+    def watch(
+        self,
+        name: str | None = None,
+        *,
+        run: str | tuple[str, ...] = (),
+        label: str | tuple[str, ...] = (),
+        trace_id: str | tuple[str, ...] = (),
+        service: str | tuple[str, ...] = (),
+        state: str | tuple[str, ...] = (),
+        attributes: Mapping[str, str | bool | int | float] | None = None,
+        subtree: str | None = None,
+        roots: bool | None = None,
+        level: Level = "milestones",
+        max_rate_hz: float | None = None,
+        cursor: str | None = None,
+    ) -> Watch:
+        """Follow what happens.
+
+        Args:
+            name: a glob of `*` and `?` over the operation's name; `None`: any.
+            run: ids or handles; of these and the next, any member matches.
+            label: labels; all clauses must hold.
+            trace_id: 32 hex digits each.
+            service: values of `service.name`.
+            state: `running`, `waiting`, …; an operation that leaves them gives an event of kind `left`.
+            attributes: each must be equal.
+            subtree: a run id: it and everything below it.
+            roots: `True` only operations without a parent, `False` all; `None`: roots, unless a clause names
+                particular operations.
+            level: `ticks`: everything; `milestones`: all durable events; `terminal`: only ends.
+            max_rate_hz: of ticks, per feed; `None`: the feed's.
+            cursor: `Watch.cursor` of an earlier watch with the same clauses; `None`: begin with a snapshot.
+
+        Raises:
+            InvalidValue: an unknown level, or no cursor of a watch.
+        """
+        wanted = Filter(
+            run=_several(run),
+            label=_several(label),
+            trace_id=_several(trace_id),
+            service=_several(service),
+            state=_several(state),
+            name=name,
+            attributes=dict(attributes or {}),
+            subtree=subtree,
+            roots=roots,
+        )
+        return self._watch(self._target, wanted, level=level, max_rate_hz=max_rate_hz, cursor=cursor)
+
+    def _watch(
+        self,
+        target: FeedTarget | None,
+        wanted: Filter,
+        *,
+        level: Level = "milestones",
+        max_rate_hz: float | None = None,
+        cursor: str | None = None,
+    ) -> Watch:
+        if level not in _LEVELS:
+            raise InvalidValue(f"level is one of {', '.join(_LEVELS)}, not {level!r}")
+        options = WatchOptions(
+            filter=wanted,
+            level=level,
+            max_rate_hz=max_rate_hz,
+            backoff_s=self._backoff_s,
+            resume=self._resume,
+            open_timeout_s=self._open_timeout_s,
+        )
+        watching = Watch(target, options, cursor=cursor or None, rng=self._rng)
+        self._watches.add(watching)
+        return watching
+
+    async def list(
+        self,
+        name: str | None = None,
+        *,
+        roots: bool = True,
+        live: bool | None = None,
+        service: str | tuple[str, ...] = (),
+        ended_within_s: float = 600.0,
+    ) -> _Views:
+        """What runs or ended a short while ago, oldest start first, with steps.
+
+        Args:
+            name: a glob over the name; `None`: any.
+            roots: only operations without a parent.
+            live: `True` only those without an outcome, `False` only those with one, `None` both.
+            service: of these services only.
+            ended_within_s: how long ago it may have ended; a process keeps what ended ten minutes ago.
+
+        Returns:
+            Of all feeds; local processes that do not answer are left out.
+
+        Raises:
+            FeedUnavailable: the feed that was named does not answer.
+            FeedDenied: it does not let us in.
+        """
+        wanted = Filter(name=name, roots=roots, service=_several(service), ended_within_s=ended_within_s)
+        views = [view for _, view in await self._snapshots(wanted)]
+        return sorted(
+            (view for view in views if live in (None, view.live)), key=lambda view: view.started_at_unix_ns
+        )
+
+    async def get(self, operation: str) -> OperationView:
+        """One operation, with its steps.
+
+        Args:
+            operation: handle, id, label or unique prefix.
+
+        Raises:
+            UnknownOperation: no feed knows it.
+            AmbiguousOperation: several are meant; `candidates` has their handles.
+            FeedUnavailable: the feed that was named does not answer, or no process has one.
+        """
+        _, view = await self._find(operation)
+        return view
+
+    async def wait(
+        self,
+        operation: str,
+        until: Until = "attention",
+        timeout_s: float | None = 45.0,
+        *,
+        cursor: str | None = None,
+    ) -> News:
+        """Wait until something happens to one operation.
+
+        Args:
+            operation: handle, id, label or unique prefix.
+            until: `end`: it has an outcome; `attention`: also a warning, a question, a stall and its end; `step`:
+                also a step that started or ended; `change`: any milestone.
+            timeout_s: then the answer is `reason="timeout"`; `None`: never.
+            cursor: of earlier news: what happened since then counts too. `None`: only what happens from now on,
+                and what stands already: an outcome, an open question.
+
+        Raises:
+            UnknownOperation, AmbiguousOperation: as `get`.
+            FeedUnavailable: no feed answers, or it went away for good and nobody knows the outcome.
+            InvalidValue: `until` is none of the four.
+        """
+        if until not in UNTIL:
+            raise InvalidValue(f"until is one of {', '.join(UNTIL)}, not {until!r}")
+        target, view = await self._find(operation)
+        if (reason := standing_reason(view, until, resumed=cursor is not None)) is not None:
+            return News(reason=reason, operation=view, cursor=cursor or "")
+        watching = self._watch(target, Filter(run=(view.id,), ended_within_s=1e9), cursor=cursor)
+        try:
+            async with watching, asyncio.timeout(timeout_s):
+                async for event in watching:
+                    reason = news_reason(event, view, until, resumed=cursor is not None)
+                    view = event.operation
+                    if reason is not None:
+                        return News(reason=reason, operation=view, event=event, cursor=watching.cursor)
+        except TimeoutError:
+            return News(reason="timeout", operation=view, cursor=watching.cursor)
+        raise FeedUnavailable(f"the feed of {view.handle} went away, and its end is not known")
+
+    async def _snapshots(self, wanted: Filter) -> _Found:
+        if self._target is not None:
+            found = await snapshot(self._target, wanted, timeout_s=self._open_timeout_s)
+            return [(self._target, view) for view in found]
+        targets = await asyncio.to_thread(local_feeds)
+        answers = await asyncio.gather(*(self._snapshot_or_nothing(target, wanted) for target in targets))
+        return [(target, view) for target, views in zip(targets, answers, strict=True) for view in views]
+
+    async def _snapshot_or_nothing(self, target: FeedTarget, wanted: Filter) -> _Views:
+        try:
+            return await snapshot(target, wanted, timeout_s=self._open_timeout_s)
+        except FeedUnavailable:  # it ended a moment ago, or is stopped: the others are there
+            return []
+
+    async def _find(self, text: str) -> tuple[FeedTarget, OperationView]:
+        if self._target is None and not await asyncio.to_thread(local_feeds):
+            raise FeedUnavailable(
+                "no process of yours has a feed open; `otelprogress doctor` says where was looked"
+            )
+        for clause in ({"run": (text,)}, {"label": (text,)}):
+            found = await self._snapshots(msgspec.structs.replace(_EVERYTHING, **clause))
+            if found:
+                return _only(text, found)
+        found = [
+            (target, view)
+            for target, view in await self._snapshots(_EVERYTHING)
+            if text and (view.id.startswith(text) or view.handle.startswith(text))
+        ]
+        if not found:
+            raise UnknownOperation(f"no operation {text!r}; `otelprogress list` shows what is there")
+        return _only(text, found)
+
+
+def _only(text: str, found: _Found) -> tuple[FeedTarget, OperationView]:
+    """The one that is meant: the only one, or the only live one of them."""
+    by_id = {view.id: (target, view) for target, view in found}
+    candidates = list(by_id.values())
+    if len(candidates) > 1:
+        candidates = [each for each in candidates if each[1].live] or candidates
+    if len(candidates) > 1:
+        handles = [view.handle for _, view in candidates][:20]
+        raise AmbiguousOperation(f"{text!r} can be {', '.join(handles)}: give more of it, or the id", handles)
+    return candidates[0]
+
+
+def _several(value: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+def watch(
+    name: str | None = None,
+    *,
+    url: str | None = None,
+    token: str | None = None,
+    run: str | tuple[str, ...] = (),
+    label: str | tuple[str, ...] = (),
+    trace_id: str | tuple[str, ...] = (),
+    service: str | tuple[str, ...] = (),
+    state: str | tuple[str, ...] = (),
+    attributes: Mapping[str, str | bool | int | float] | None = None,
+    subtree: str | None = None,
+    roots: bool | None = None,
+    level: Literal["ticks", "milestones", "terminal"] = "milestones",
+    max_rate_hz: float | None = None,
+    cursor: str | None = None,
+) -> Watch:
+    """`AsyncClient(url, token).watch(…)` for the common case: `async for event in otelprogress.watch("nightly*")`."""
+    return AsyncClient(url, token).watch(
+        name,
+        run=run,
+        label=label,
+        trace_id=trace_id,
+        service=service,
+        state=state,
+        attributes=attributes,
+        subtree=subtree,
+        roots=roots,
+        level=level,
+        max_rate_hz=max_rate_hz,
+        cursor=cursor,
+    )

@@ -1,0 +1,279 @@
+"""The iterator over feeds: one address, or all local processes merged, also those that start later."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import logging
+import random
+import weakref
+from collections import deque
+from types import TracebackType
+from typing import Final, Self
+
+import msgspec
+
+from otelprogress.exceptions import FeedError, InvalidValue
+from otelprogress.feed.discovery import LOOK_EVERY_S, Discovery, FeedTarget
+from otelprogress.feed.watching import Batch, FeedWatch, WatchOptions
+from otelprogress.model.events import FeedEvent
+
+_LOG = logging.getLogger("otelprogress.feed")
+_CURSOR_PREFIX: Final = "w1."
+_BATCHES_AHEAD: Final = 16
+"""Frames that may wait for the iterator; then nothing more is read from the sockets."""
+
+
+class _Place(msgspec.Struct, array_like=True):
+    """Where one feed stands in a cursor."""
+
+    cursor: str | None
+    handled: dict[str, int] = {}
+    """Revisions by run id, handled beyond `cursor`: the frame was not finished."""
+
+
+class _End(msgspec.Struct):
+    feed: FeedWatch
+    error: BaseException | None
+
+
+def pack_places(places: dict[str, _Place]) -> str:
+    """The cursor of a watch: one place for each feed."""
+    encoded = base64.urlsafe_b64encode(msgspec.json.encode(places)).rstrip(b"=").decode()
+    return _CURSOR_PREFIX + encoded
+
+
+def unpack_places(cursor: str) -> dict[str, _Place]:
+    """The places of a cursor.
+
+    Raises:
+        InvalidValue: it is no cursor of a watch.
+    """
+    encoded = cursor.removeprefix(_CURSOR_PREFIX)
+    try:
+        data = base64.b64decode(encoded + "=" * (-len(encoded) % 4), b"-_", validate=True)
+        return msgspec.json.decode(data, type=dict[str, _Place])
+    except (binascii.Error, ValueError) as error:
+        raise InvalidValue(f"{cursor[:40]!r}… is no cursor of a watch") from error
+
+
+def place_key(target: FeedTarget) -> str:
+    """A feed's name in a cursor: short, and another one for another process at the same address."""
+    return hashlib.blake2b(target.key.encode(), digest_size=6).hexdigest()
+
+
+class Watch:
+    """An asynchronous iterator over what happens; also a context manager that closes its connections.
+
+    The state that is there at the beginning comes as events of kind `snapshot`. Per run, revisions rise
+    strictly; every durable event comes exactly once, also across reconnects, unless `gaps` counts up: then
+    a snapshot with its reason in `FeedEvent.gap` follows instead of what was missed.
+
+    It ends when the feed closed for good: the process of the given address is gone. A watch of all local
+    processes goes on and waits for the next one.
+
+    Attributes:
+        gaps: how many gaps the events given so far contain.
+    """
+
+    def __init__(
+        self,
+        target: FeedTarget | None,
+        options: WatchOptions,
+        *,
+        cursor: str | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        """Connect when first used.
+
+        Args:
+            target: `None`: all local processes.
+            options: how to follow.
+            cursor: of an earlier watch with the same arguments; `None`: begin with what is there.
+            rng: of the jitter.
+
+        Raises:
+            InvalidValue: the cursor is none.
+        """
+        self.gaps = 0
+        self._target = target
+        self._options = options
+        self._rng = rng
+        self._raw_cursor: str | None = None
+        self._places: dict[str, _Place] = {}
+        if cursor is not None and cursor.startswith(_CURSOR_PREFIX):
+            self._places = unpack_places(cursor)
+        elif cursor:
+            if target is None:
+                raise InvalidValue(
+                    "this cursor is of one feed; give its address, or the cursor of a watch of all"
+                )
+            self._raw_cursor = cursor
+        self._queue: asyncio.Queue[Batch | _End] = asyncio.Queue(_BATCHES_AHEAD)
+        self._ready: deque[FeedEvent] = deque()
+        self._batch: Batch | None = None
+        self._feeds: dict[FeedWatch, asyncio.Task[None]] = {}
+        self._discoverer: asyncio.Task[None] | None = None
+        self._started = False
+        self._closed = False
+
+    @property
+    def cursor(self) -> str:
+        """Where to go on after the events given so far; save it to resume in another process.
+
+        One string, whatever number of feeds; empty while nothing has arrived yet.
+        """
+        if self._target is not None:
+            for feed in self._feeds:
+                if not feed.handled and feed.cursor is not None:
+                    # The plain cursor of the protocol, as long as it says everything.
+                    return feed.cursor
+        places = dict(self._places)
+        for feed in self._feeds:
+            if feed.cursor is not None or feed.handled:
+                places[place_key(feed.target)] = _Place(feed.cursor, feed.handled)
+        if not places:
+            return self._raw_cursor or ""
+        return pack_places(places)
+
+    @property
+    def feed_count(self) -> int:
+        """How many feeds are followed right now."""
+        return len(self._feeds)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __aenter__(self) -> Self:
+        self._start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def __anext__(self) -> FeedEvent:
+        """The next event.
+
+        Raises:
+            StopAsyncIteration: the feed ended for good, or the watch was closed.
+            FeedDenied: the token is missing, wrong or lacks the scope.
+            FeedUnavailable: nobody answers at the given address.
+            InvalidValue: the feed refuses the filter.
+        """
+        while not self._ready:
+            if self._closed:
+                raise StopAsyncIteration
+            self._start()
+            item = await self._queue.get()
+            if isinstance(item, _End):
+                self._ended(item)
+            else:
+                self._take(item)
+        event = self._ready.popleft()
+        batch = self._batch
+        assert batch is not None
+        if self._ready:
+            batch.feed.handled[event.operation.id] = event.revision
+        else:
+            self._finish(batch)
+        return event
+
+    async def aclose(self) -> None:
+        """Close the connections; the iterator ends. Idempotent."""
+        self._closed = True
+        tasks = [*self._feeds.values()]
+        if self._discoverer is not None:
+            tasks.append(self._discoverer)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def __del__(self) -> None:
+        # Left without aclose(), for example by a break: its tasks must not outlive it.
+        for task in (*self._feeds.values(), self._discoverer):
+            if task is not None and not task.done():
+                loop = task.get_loop()
+                if not loop.is_closed():
+                    loop.call_soon_threadsafe(task.cancel)
+
+    def _take(self, batch: Batch) -> None:
+        self.gaps += batch.gaps
+        self._batch = batch
+        self._ready.extend(batch.events)
+        if not batch.events:
+            self._finish(batch)
+
+    def _finish(self, batch: Batch) -> None:
+        batch.feed.cursor = batch.cursor
+        batch.feed.handled.clear()
+        self._batch = None
+
+    def _ended(self, end: _End) -> None:
+        self._feeds.pop(end.feed, None)
+        self._places.pop(place_key(end.feed.target), None)
+        if end.error is None:
+            if self._target is not None:
+                self._closed = True
+        elif self._target is not None or not isinstance(end.error, FeedError):
+            self._closed = True
+            if self._discoverer is not None:
+                self._discoverer.cancel()
+            raise end.error
+        else:
+            _LOG.warning("the feed of process %d is left out: %s", end.feed.target.pid, end.error)
+
+    def _start(self) -> None:
+        if self._started:
+            return
+        self._started = True
+        if self._target is not None:
+            self._follow(self._target)
+        else:
+            # Without a reference to this watch, so that one that is forgotten can be collected.
+            self._discoverer = asyncio.get_running_loop().create_task(_discover(weakref.ref(self)))
+
+    def _follow(self, target: FeedTarget) -> None:
+        place = self._places.get(place_key(target)) or _Place(self._raw_cursor)
+        feed = FeedWatch(
+            target,
+            self._options,
+            self._queue.put,
+            cursor=place.cursor,
+            known=place.handled,
+            must_exist=self._target is not None,
+            rng=self._rng,
+        )
+        self._feeds[feed] = asyncio.get_running_loop().create_task(_run(feed, self._queue))
+
+
+async def _run(feed: FeedWatch, queue: asyncio.Queue[Batch | _End]) -> None:
+    try:
+        await feed.run()
+    except asyncio.CancelledError:
+        raise
+    except Exception as error:
+        await queue.put(_End(feed, error))
+    else:
+        await queue.put(_End(feed, None))
+
+
+async def _discover(watch_reference: weakref.ref[Watch]) -> None:
+    """Follow local feeds as they appear."""
+    discovery = Discovery()
+    while True:
+        try:
+            appeared = await asyncio.to_thread(discovery.appeared)
+        except InvalidValue as unsafe:
+            _LOG.warning("no local feeds are followed: %s", unsafe)
+            return
+        watch = watch_reference()
+        if watch is None:
+            return
+        for target in appeared:
+            watch._follow(target)
+        del watch
+        await asyncio.sleep(LOOK_EVERY_S)
