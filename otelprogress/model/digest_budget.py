@@ -1,0 +1,145 @@
+"""Making a digest fit: what goes first, what stays, and what is said about the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Final, NamedTuple
+
+CHARS_PER_TOKEN: Final = 3
+KEEP_FAILURES: Final = 3
+
+
+class Weight(IntEnum):
+    """What is lighter goes first."""
+
+    NORMAL = 0
+    WARNING = 1
+    FAILURE = 2
+
+
+class Change(NamedTuple):
+    """One thing that changed."""
+
+    words: str
+    """Ours: `+ clean 2m40s`, `!`."""
+    at_unix_ns: int = 0
+    weight: Weight = Weight.NORMAL
+    text: str | None = None
+    """The operation's, in JSON quotes; it ends its line."""
+
+    def __str__(self) -> str:
+        return self.words if self.text is None else f"{self.words} {self.text}"
+
+
+@dataclass(slots=True)
+class Block:
+    """What a digest says of one operation."""
+
+    head: str
+    title: str | None
+    changes: list[Change]
+    questions: list[str]
+    weight: Weight
+    updated_at_unix_ns: int
+    left_out: bool = field(default=False)
+
+    def lines(self) -> list[str]:
+        """The operation's lines; several changes share one as long as none of them ends in text."""
+        if self.left_out:
+            return []
+        lines = [self.head]
+        if self.title is not None:
+            lines.append(self.title)
+        shared: list[str] = []
+        for change in self.changes:
+            shared.append(str(change))
+            if change.text is not None:
+                lines.append("; ".join(shared))
+                shared = []
+        if shared:
+            lines.append("; ".join(shared))
+        return lines + self.questions
+
+    def chars(self) -> int:
+        """Its length, a separator after every part."""
+        return sum(len(line) + 1 for line in self.lines())
+
+
+def fit(blocks: Sequence[Block], max_chars: int) -> str:
+    """Leave out what is over the budget, in place, and say what was left out; empty: nothing was.
+
+    In this order, the old before the new: changes that are no failures; of the failures of one operation all but
+    the newest three; operations that neither failed nor wait for anybody; the other failures; the other operations.
+    """
+    trimmer = _Trimmer(blocks, max_chars)
+    for step in (
+        lambda: trimmer.leave_out_changes(lambda weight, _age: weight < Weight.FAILURE),
+        lambda: trimmer.leave_out_changes(lambda _weight, age: age >= KEEP_FAILURES),
+        lambda: trimmer.leave_out_operations(Weight.NORMAL),
+        lambda: trimmer.leave_out_changes(lambda _weight, _age: True),
+        lambda: trimmer.leave_out_operations(Weight.FAILURE),
+    ):
+        if trimmer.chars <= max_chars:
+            break
+        step()
+    return trimmer.said()
+
+
+class _Trimmer:
+    def __init__(self, blocks: Sequence[Block], max_chars: int) -> None:
+        self._blocks = blocks
+        self._max_chars = max_chars
+        self.chars = sum(block.chars() for block in blocks)
+        self._changes = self._operations = self._failures = 0
+
+    def leave_out_changes(self, may_go: Callable[[Weight, int], bool]) -> None:
+        """The lightest and oldest first; `may_go` gets a change's weight and how many failures are newer in its block."""
+        candidates = []
+        for number, block in enumerate(self._blocks):
+            if block.left_out:
+                continue
+            age = 0
+            for index in range(len(block.changes) - 1, -1, -1):
+                change = block.changes[index]
+                if may_go(change.weight, age):
+                    candidates.append((change.weight, change.at_unix_ns, number, index))
+                age += change.weight is Weight.FAILURE
+        gone: dict[int, set[int]] = {}
+        spare = self.chars - self._max_chars
+        for _, _, number, index in sorted(candidates):
+            if spare <= 0:
+                break
+            # One for the separator. A change that shared its line may free one less: then the next step goes on.
+            spare -= len(str(self._blocks[number].changes[index])) + 1
+            gone.setdefault(number, set()).add(index)
+        for number, indexes in gone.items():
+            block = self._blocks[number]
+            block.changes = [change for index, change in enumerate(block.changes) if index not in indexes]
+            self._changes += len(indexes)
+        self.chars = sum(block.chars() for block in self._blocks)
+
+    def leave_out_operations(self, heaviest: Weight) -> None:
+        """Whole operations, the lightest and longest unheard first."""
+        order = sorted(
+            (block for block in self._blocks if not block.left_out and block.weight <= heaviest),
+            key=lambda block: (block.weight, block.updated_at_unix_ns),
+        )
+        for block in order:
+            if self.chars <= self._max_chars:
+                break
+            self.chars -= block.chars()
+            self._changes += len(block.changes)
+            block.left_out = True
+            self._operations += 1
+            self._failures += block.weight is Weight.FAILURE
+
+    def said(self) -> str:
+        """What was left out, in words."""
+        words = [f"{self._changes} changes"] if self._changes else []
+        if self._operations:
+            words.append(
+                f"{self._operations} operations" + (f" ({self._failures} failed)" if self._failures else "")
+            )
+        return ", ".join(words)
