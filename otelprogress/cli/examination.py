@@ -19,9 +19,9 @@ from otelprogress import config
 from otelprogress.cli import connection
 from otelprogress.exceptions import ProgressError
 from otelprogress.feed import runtime_file
+from otelprogress.model import formats
 from otelprogress.model.rules import parse_rules
 from otelprogress.model.text import clean
-from otelprogress.visualization import formats
 
 OK: Final = "ok"
 NOTE: Final = "note"

@@ -1,4 +1,4 @@
-"""Numbers as people read them: durations, amounts, rates. Pure; the same in the terminal, in lines and in tables.
+"""Numbers as people read them: durations, amounts, rates. Pure; the same in the terminal, in tables and in digests.
 
 Durations are seconds, ratios 0 to 1. Nothing here is longer than 24 characters.
 """

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from otelprogress.model import formats
 from otelprogress.model.events import NO_STEP_INDEX, FeedEvent, OperationView, State, StepView
 from otelprogress.model.text import clean
-from otelprogress.visualization import formats
 from otelprogress.visualization.view_model import MAX_NAME_CHARS, counts_of, outcome_text, quoted, title_of
 
 SNAPSHOT: Final = "snapshot"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from otelprogress.model import formats
 from otelprogress.model.events import NO_STEP_INDEX, OperationView, State
 from otelprogress.model.text import clean
-from otelprogress.visualization import formats
 from otelprogress.visualization.view_model import (
     MAX_NAME_CHARS,
     children_text,

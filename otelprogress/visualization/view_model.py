@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from otelprogress.model import formats
 from otelprogress.model.events import NO_STEP_INDEX, ChildCounts, OperationView, State, StepState, StepView
 from otelprogress.model.text import clean
-from otelprogress.visualization import formats
 
 MAX_TITLE_CHARS: Final = 120
 MAX_NAME_CHARS: Final = 60

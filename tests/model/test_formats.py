@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from otelprogress.model import formats
 from otelprogress.model.events import Eta
-from otelprogress.visualization import formats
 
 
 @pytest.mark.parametrize(
