@@ -111,6 +111,10 @@ class LinkClient:
         self._starting = threading.Lock()
         self._told: deque[Event] = deque()
         self._settled = threading.Condition()
+        self._rings = 0
+        """How often the bell was rung; two rings at once may count as one."""
+        self._clean_at = -1
+        """The rings of which everything has left the process."""
         self._flush_wanted = 0
         self._flush_sent = 0
         self._flush_acknowledged = 0
@@ -149,7 +153,7 @@ class LinkClient:
         Returns:
             Whether that was reached. `True` at once when there is nothing to send, or nobody to send it to.
         """
-        if self._has_nothing_to_do():
+        if self._has_nothing_to_do() and (not acknowledged or self._session.settled):
             return True
         with self._settled:
             self._flush_wanted += 1
@@ -193,13 +197,16 @@ class LinkClient:
             self._bell = None
 
     def _has_nothing_to_do(self) -> bool:
-        if self._thread is None:
-            return not self._host.pending and not self._told
-        return self._given_up or self._ended
+        if self._given_up or self._ended:
+            return True
+        if self._host.pending or self._told:
+            return False
+        return self._thread is None or self._clean_at == self._rings
 
     def _ring(self) -> None:
         if self._ended or os.getpid() != self._pid:
             return
+        self._rings += 1
         if self._thread is None:
             self._start()
         bell = self._bell
@@ -243,7 +250,7 @@ class LinkClient:
 
     def _turn(self) -> None:
         """One round: reduce, connect if due, send, wait, receive."""
-        flushing = self._flush_wanted
+        flushing, rings = self._flush_wanted, self._rings
         self._host.drain()
         while self._told:
             self._session.offer(self._told.popleft())
@@ -256,7 +263,7 @@ class LinkClient:
         ):
             self._connect(now_s)
         self._send()
-        self._note_flushed(flushing)
+        self._note_flushed(flushing, rings)
         if self._is_over():
             return
         self._wait()
@@ -388,13 +395,17 @@ class LinkClient:
             return True
         return self._wire is None and self._session.settled and not self._host.pending
 
-    def _note_flushed(self, flushing: int) -> None:
+    def _note_flushed(self, flushing: int, rings: int) -> None:
+        wire = self._wire
+        sent = self._session.settled or (
+            self._session.all_sent and wire is not None and wire.open and not wire.wants_write
+        )
+        if sent:
+            self._clean_at = rings
         if self._flush_acknowledged >= flushing:
             return
-        wire = self._wire
-        sent = self._session.all_sent and wire is not None and wire.open and not wire.wants_write
         with self._settled:
-            if sent or self._session.settled:
+            if sent:
                 self._flush_sent = flushing
             if self._session.settled:
                 self._flush_acknowledged = flushing

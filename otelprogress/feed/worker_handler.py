@@ -37,7 +37,7 @@ GRACE_S: Final = 1.0
 _REGISTER_TIMEOUT_S: Final = 5.0
 _MAX_REMEMBERED: Final = 1024
 """Writers that have left and whose numbers are kept, against a late reconnect."""
-_LOOKS_S: Final = (0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
+_LOOKS_S: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
 """Pauses between looks for an exit status: the kernel closes the sockets of a dying process just before that."""
 
 
@@ -66,7 +66,7 @@ class _Writer:
         self.receiver = LinkReceiver(writer_id)
         self.child = ChildRecord(process_id)
         self.connection: ServedConnection | None = None
-        self.verdict: asyncio.Task[None] | None = None
+        self.verdict: asyncio.TimerHandle | None = None
         self.heard_unix_ns = 0
 
 
@@ -88,14 +88,6 @@ class WorkerLinks:
         self._token = token
         self._grace_s = grace_s
         self._writers: dict[str, _Writer] = {}
-        self._closing = False
-
-    def close(self) -> None:
-        """From now on the end of a connection proves nothing: it is this side that ends. On the server's loop."""
-        self._closing = True
-        for writer in self._writers.values():
-            if writer.verdict is not None:
-                writer.verdict.cancel()
 
     @property
     def connected_writers(self) -> list[str]:
@@ -205,33 +197,42 @@ class WorkerLinks:
     # --- the end of a writer ------------------------------------------------------------------------------
 
     def _ended(self, writer: _Writer, connection: ServedConnection, ended: ConnectionClosed | None) -> None:
-        if writer.connection is not connection or self._closing:
+        if writer.connection is not connection:
+            return
+        if ended is not None and ended.sent is not None and not ended.rcvd_then_sent:
+            # This side closed it: the feed ends, and the worker will look for it elsewhere or not at all.
             return
         if writer.receiver.said_bye:
             # Whatever it left open has nobody who could end it.
             self._lose(writer, "atexit", writer.heard_unix_ns, "the process ended with it open")
+            self._writers.pop(writer.receiver.writer_id, None)
             return
         error = ended.__cause__ if ended is not None else None
         silent = isinstance(error, OSError) and error.errno in (errno.ETIMEDOUT, errno.EHOSTUNREACH)
         detector = "keepalive" if silent else "link"
         # FIN and RST are the kernel's last word for the process; a silent host was last heard when it last spoke.
         evidence_unix_ns = writer.heard_unix_ns if silent else self._host.clock.time_unix_ns()
-        writer.verdict = asyncio.get_running_loop().create_task(
-            self._judge(writer, detector, evidence_unix_ns, _how_it_ended(error))
-        )
+        self._judge(writer, detector, evidence_unix_ns, _how_it_ended(error))
 
-    async def _judge(self, writer: _Writer, detector: str, evidence_unix_ns: int, ending: str) -> None:
+    def _judge(self, writer: _Writer, detector: str, evidence_unix_ns: int, ending: str) -> None:
         """Wait for the writer to come back, or for the proof that it cannot."""
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + self._grace_s
-        pauses = iter(_LOOKS_S)
-        # Polled, because nobody tells: a signal handler for SIGCHLD would be the application's.
-        while (cause := writer.child.cause()) is None and loop.time() < deadline_s:  # noqa: ASYNC110 - see above
-            await asyncio.sleep(min(next(pauses, _LOOKS_S[-1]), max(0.0, deadline_s - loop.time())))
-        if cause is None:
-            cause = f"{ending}; the process is gone" if writer.child.gone else ending
-        writer.verdict = None
-        self._lose(writer, detector, evidence_unix_ns, cause)
+        pauses_s = iter(_LOOKS_S)
+
+        def look() -> None:
+            cause = writer.child.cause()
+            left_s = deadline_s - loop.time()
+            if cause is None and left_s > 0:
+                # Looked for again and again, because nobody tells: a handler of SIGCHLD is the application's.
+                writer.verdict = loop.call_later(min(next(pauses_s, _LOOKS_S[-1]), left_s), look)
+                return
+            writer.verdict = None
+            if cause is None:
+                cause = f"{ending}; the process is gone" if writer.child.gone else ending
+            self._lose(writer, detector, evidence_unix_ns, cause)
+
+        look()
 
     def _lose(self, writer: _Writer, detector: str, evidence_unix_ns: int, cause: str) -> None:
         for run_id, started_unix_ns in list(self._live_runs(writer.receiver.writer_id)):

@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from otelprogress.exceptions import RemoteProtocolError
+from otelprogress.model import semconv
 from otelprogress.model.events import Event
 from otelprogress.protocol import encoding
 from otelprogress.protocol.close_codes import CloseCode
@@ -33,6 +34,11 @@ FRAME_BYTES: Final = 128 * 1024
 WINDOW_EVENTS: Final = 2048
 """Events sent and not acknowledged; beyond it the worker waits, so that neither side hoards."""
 WORKER_FRAME_BYTES: Final = 256 * 1024
+_RESERVED: Final = 0.2
+"""Of the room for durable events, only for those that say that a run began, ended, or changed its state."""
+_NEVER_CROWDED_OUT: Final = frozenset(
+    {semconv.OPERATION_STARTED, semconv.OPERATION_ENDED, semconv.OPERATION_STATE_CHANGED}
+)
 
 
 class _Kept(msgspec.Struct, gc=False):
@@ -77,7 +83,6 @@ class LinkSender:
         self._kept: deque[_Kept] = deque()
         self._kept_bytes = 0
         self._ticks: dict[str, Event] = {}
-        self._said_dropped = 0
         self._next = 1
         self._sent = 0
 
@@ -88,9 +93,10 @@ class LinkSender:
                 self._ticks[event.run_id] = event
             return
         data = encoding.encode_link_event(event)
+        share = 1.0 if event.kind in _NEVER_CROWDED_OUT else 1.0 - _RESERVED
         if (
-            len(self._kept) >= self._max_pending
-            or self._kept_bytes + len(data) > self._max_pending_bytes
+            len(self._kept) >= self._max_pending * share
+            or self._kept_bytes + len(data) > self._max_pending_bytes * share
             or len(data) > FRAME_BYTES
         ):
             self.dropped += 1
@@ -168,21 +174,33 @@ class LinkSender:
             frames.extend(self._tick_frames())
         return frames
 
-    def _frame(self, n: int, batch: list[bytes]) -> bytes:
-        self._said_dropped = self.dropped
+    def _frame(self, n: int, batch: list[bytes], ticks: list[bytes] | None = None) -> bytes:
         return encoding.encode(
-            LinkEvents(n=n, events=tuple(msgspec.Raw(data) for data in batch), dropped=self.dropped)  # type: ignore[misc]  # raw JSON of the same shape
+            LinkEvents(
+                n=n,
+                # Raw JSON of the same shape: each event is encoded once, when it is offered.
+                events=tuple(msgspec.Raw(data) for data in batch),  # type: ignore[misc]  # see above
+                ticks=tuple(msgspec.Raw(data) for data in ticks or ()),  # type: ignore[misc]  # see above
+                dropped=self.dropped,
+            )
         )
 
     def _tick_frames(self) -> list[bytes]:
-        ticks, self._ticks = list(self._ticks.values()), {}
-        per_frame = 200
-        return [
-            encoding.encode(
-                LinkEvents(n=self._next, ticks=tuple(ticks[at : at + per_frame]), dropped=self.dropped)
-            )
-            for at in range(0, len(ticks), per_frame)
-        ]
+        ticks, self._ticks = self._ticks, {}
+        frames: list[bytes] = []
+        batch: list[bytes] = []
+        size = 0
+        for tick in ticks.values():
+            data = encoding.encode_link_event(tick)
+            if batch and size + len(data) > FRAME_BYTES:
+                frames.append(self._frame(self._next, [], batch))
+                batch, size = [], 0
+            if len(data) <= FRAME_BYTES:
+                batch.append(data)
+                size += len(data)
+        if batch:
+            frames.append(self._frame(self._next, [], batch))
+        return frames
 
     def alive(self) -> bytes:
         """The frame that says: this writer lives."""
