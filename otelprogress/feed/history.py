@@ -25,7 +25,7 @@ import msgspec
 
 from otelprogress.exceptions import AmbiguousOperation, ProgressError, UnknownOperation
 from otelprogress.feed.clock import Clock, SystemClock
-from otelprogress.feed.history_store import Baseline, HistoryStore, LiveRun, Process, RunRow, is_busy
+from otelprogress.feed.history_store import HistoryStore, LiveRun, Process, RunRow, UsualDurations, is_busy
 from otelprogress.feed.process_identity import is_gone, process_identity
 from otelprogress.feed.runtime_file import ensure_private_folder
 from otelprogress.model.events import FeedEvent, OperationView, State, StepView
@@ -268,7 +268,7 @@ class History:
             )
         return view
 
-    def baseline(self, name: str) -> Baseline | None:
+    def baseline(self, name: str) -> UsualDurations | None:
         """Usual durations of operations of that name and of their steps; `None`: none succeeded yet."""
         return self._ask(lambda store: store.baseline(name))
 

@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from otelprogress.model.estimate import Baseline
 from otelprogress.model.events import OperationView, StepState, StepView
 from otelprogress.model.semconv import MAX_STEPS_IN_SNAPSHOT
 
@@ -28,7 +29,8 @@ MAX_CANDIDATES: Final = 20
 CREATE_TIMEOUT_S: Final = 1.0
 """How long processes that make the file at the same moment wait for each other, once."""
 BASELINE_RUNS: Final = 20
-"""A baseline is the median over at most this many of the last runs that succeeded."""
+"""A baseline is taken over at most this many of the last runs that succeeded."""
+MIN_RUNS_FOR_QUARTILES: Final = 4
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS runs (
@@ -68,14 +70,18 @@ _DECODE_VIEW: Final = msgspec.json.Decoder(OperationView).decode
 _DECODE_STEP: Final = msgspec.json.Decoder(StepView).decode
 
 
-class Baseline(NamedTuple):
-    """How long an operation of some name usually takes: medians over its last successful runs."""
+class UsualDurations(NamedTuple):
+    """How long operations of some name, and their steps, took in the last runs that succeeded."""
 
     runs: int
     """How many runs that is; never 0."""
-    duration_s: float
-    steps_s: dict[str, float]
+    operation: Baseline
+    steps: dict[str, Baseline]
     """By step name; only steps that succeeded in some of these runs."""
+
+    def of(self, step_name: str = "") -> Baseline | None:
+        """Of a step, or of the whole operation for an empty name; `None`: that step never succeeded."""
+        return self.steps.get(step_name) if step_name else self.operation
 
 
 class Process(NamedTuple):
@@ -306,7 +312,7 @@ class HistoryStore:
             for run_id, host_pid, host, writer_pid, writer in rows
         ]
 
-    def baseline(self, name: str) -> Baseline | None:
+    def baseline(self, name: str) -> UsualDurations | None:
         """Usual durations of operations of that name; `None`: none succeeded yet."""
         rows = self._connection.execute(
             "SELECT id, ended_at_unix_ns - started_at_unix_ns FROM runs WHERE name = ? AND state = 'succeeded' "
@@ -323,11 +329,20 @@ class HistoryStore:
             [run_id for run_id, _ in rows],
         ):
             durations[step].append(duration_s)
-        return Baseline(
+        return UsualDurations(
             runs=len(rows),
-            duration_s=statistics.median(max(0, duration_ns) for _, duration_ns in rows) / 1e9,
-            steps_s={step: statistics.median(values) for step, values in durations.items()},
+            operation=_baseline([max(0, duration_ns) / 1e9 for _, duration_ns in rows]),
+            steps={step: _baseline(values) for step, values in durations.items()},
         )
+
+
+def _baseline(durations_s: list[float]) -> Baseline:
+    """Median and quartiles; of fewer than four runs, which have no quartiles worth the name, a quarter around them."""
+    median_s = statistics.median(durations_s)
+    if len(durations_s) < MIN_RUNS_FOR_QUARTILES:
+        return Baseline(median_s, 0.75 * min(durations_s), 1.25 * max(durations_s))
+    low_s, _, high_s = statistics.quantiles(durations_s, n=4, method="inclusive")
+    return Baseline(median_s, low_s, high_s)
 
 
 def _run_values(row: RunRow, host: Process) -> tuple[object, ...]:

@@ -18,6 +18,7 @@ from otelprogress.exceptions import AmbiguousOperation, UnknownOperation
 from otelprogress.feed.clock import ManualClock
 from otelprogress.feed.history import RETENTION_S, History, history_path
 from otelprogress.feed.process_identity import process_identity
+from otelprogress.model.estimate import Baseline
 from otelprogress.model.events import FeedEvent, OperationView, State, StepState, StepView
 from tests.waiting import eventually
 
@@ -424,7 +425,23 @@ def test_a_baseline_is_the_median_of_the_last_successful_runs(history: History) 
     history.flush()
     baseline = history.baseline("nightly load")
     assert baseline is not None
-    assert (baseline.runs, baseline.duration_s, baseline.steps_s) == (3, 80, {"clean": 20})
+    assert (baseline.runs, baseline.operation, baseline.steps) == (
+        3,
+        Baseline(80, 45, 125),
+        {"clean": Baseline(20, 7.5, 37.5)},
+    )
+    assert baseline.of() == baseline.operation
+    assert baseline.of("clean") == Baseline(20, 7.5, 37.5)
+    assert baseline.of("unknown") is None
+
+
+def test_from_four_runs_on_a_baseline_has_quartiles(history: History) -> None:
+    for n in range(1, 6):
+        history(applied("operation.ended", ended(n, 10 * n)))
+    history.flush()
+    baseline = history.baseline("nightly load")
+    assert baseline is not None
+    assert baseline.operation == Baseline(30, 20, 40)
 
 
 def test_a_forked_child_leaves_the_file_alone(history: History) -> None:
