@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from otelprogress.exceptions import RemoteProtocolError
 from otelprogress.model import semconv
 from otelprogress.model.events import Event, OperationView, State, run_id
-from otelprogress.model.tree import OperationTree
+from otelprogress.model.tree import Applied, OperationTree
 from otelprogress.protocol.cursor import CursorKey, unseal
 from otelprogress.protocol.encoding import SERVER_MESSAGES
 from otelprogress.protocol.filters import Matcher
@@ -221,23 +221,16 @@ class World:
 
     # --- what happens --------------------------------------------------------------------------------
     def publish(self, event: Event) -> None:
-        self._note(self.hub.publish(event, self.now_ns))
+        self._note(self.hub.publish(event, self.now_ns), self.hub.head, {})
 
-    def _note(self, applied: list) -> None:  # type: ignore[type-arg]  # Applied of either tree
-        durable = [item for item in applied if item.durable]
-        first = self.hub.head - len(durable) + 1
-        for number, item in enumerate(durable):
-            run = item.event.operation.id
-            self.accepted.append(
-                Accepted(
-                    (self.epoch, first + number),
-                    item.event,
-                    self.last_view.get(run),
-                    tuple(self.tree.ancestors(run)),
-                )
-            )
-            self.last_view[run] = item.event.operation
-            self.last_path[run] = self.accepted[-1].path
+    def _note(self, applied: list[Applied], head: int, paths: dict[str, tuple[str, ...]]) -> None:
+        durable = [item.event for item in applied if item.durable]
+        for offset, event in enumerate(durable, head - len(durable) + 1):
+            run = event.operation.id
+            path = paths[run] if run in paths else tuple(self.tree.ancestors(run))
+            self.accepted.append(Accepted((self.epoch, offset), event, self.last_view.get(run), path))
+            self.last_view[run] = event.operation
+            self.last_path[run] = path
 
     def start(self) -> None:
         number = len(self.writers) + 1
@@ -293,19 +286,11 @@ class World:
 
     def pass_time(self, seconds: float) -> None:
         self.now_s += seconds
-        before = self.hub.head
+        head = self.hub.head
+        # Where runs are before time passes: it also makes the tree forget some.
+        paths = {run: tuple(self.tree.ancestors(run)) for run in self.tree.run_ids()}
         applied = self.hub.advance(self.now_ns)
-        durable = sum(item.durable for item in applied)
-        evictions = self.hub.head - before - durable
-        # Evictions come after the events in the log: count them out to place the events.
-        for number, item in enumerate(item for item in applied if item.durable):
-            run = item.event.operation.id
-            position = (self.epoch, self.hub.head - evictions - durable + 1 + number)
-            self.accepted.append(
-                Accepted(position, item.event, self.last_view.get(run), tuple(self.tree.ancestors(run)))
-            )
-            self.last_view[run] = item.event.operation
-            self.last_path[run] = self.accepted[-1].path
+        self._note(applied, head + sum(item.durable for item in applied), paths)
 
     def restart(self) -> None:
         """The log is lost; the state was stored, unless this world forgets."""
