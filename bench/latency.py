@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from statistics import median
+from typing import Literal
 
 from websockets.asyncio.client import connect
 
@@ -96,7 +97,9 @@ def tell(producer: subprocess.Popen[str]) -> None:
     producer.stdin.flush()
 
 
-async def messages(kind: str, address: dict[str, str], *, level: str = "milestones") -> AsyncIterator[str]:
+async def messages(
+    kind: str, address: dict[str, str], *, level: Literal["ticks", "milestones"] = "milestones"
+) -> AsyncIterator[str]:
     """What a client's callback gets, with an empty first one once it is connected."""
     if kind == "websockets":
         async with connect(address["url"], compression=None) as connection:

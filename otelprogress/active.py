@@ -110,6 +110,9 @@ started_in: Context | None = None
 flush: Callable[[float], object] | None = None
 """Waits, at most so many seconds, until what was said has left this process; `None`: it stays in this process."""
 
+draws_bars = False
+"""Whether a view of ours draws bars on the standard error: bars that others would draw there are shown by it."""
+
 _spans_only: Instrumentation | None = None
 _spans_only_refused = False
 _lock = threading.Lock()

@@ -241,7 +241,7 @@ class Runtime:
         if mode == "off" or (mode == "auto" and "_pytest" in sys.modules):
             return
         from otelprogress.view_driver import ViewDriver
-        from otelprogress.visualization.terminal import open_view
+        from otelprogress.visualization.terminal import TerminalView, open_view
 
         view = open_view(mode)
         if view is None:
@@ -251,6 +251,7 @@ class Runtime:
                 print("otelprogress: `otelprogress watch` shows this from anywhere", file=sys.stderr)
         self.view = ViewDriver(view, self.host)
         self.view.start()
+        active.draws_bars = isinstance(view, TerminalView)
 
     # --- end ---------------------------------------------------------------------------------------------------
 
@@ -318,6 +319,7 @@ class Runtime:
     def _detach(self) -> None:
         if active.current is self.instrumentation:
             active.current = None
+            active.draws_bars = False
             active.flush = None
             active.started_in = None
 
@@ -376,14 +378,7 @@ class _Baselines:
                 self._known.clear()
             found = self._history.baseline(name)
             self._known[name] = (now_s, found)
-        if found is None:
-            return None
-        median_s = found.duration_s if not step_name else found.steps_s.get(step_name)
-        if median_s is None:
-            return None
-        from otelprogress.model.estimate import Baseline
-
-        return Baseline(median_s=median_s, low_s=median_s, high_s=median_s)
+        return None if found is None else found.of(step_name)
 
 
 # --- the process's one runtime ---------------------------------------------------------------------------------------
@@ -570,6 +565,7 @@ def _after_fork_in_child() -> None:
         with contextlib.suppress(Exception):
             undo()
     active.current = None
+    active.draws_bars = False
     active.flush = None
     active.forget_spans_only()
     path = inherited.settings.link or (

@@ -101,7 +101,7 @@ def run(database: Path) -> Report:
     with progress.step("load") as step:
         database.unlink(missing_ok=True)
         with closing(sqlite3.connect(database)) as connection:
-            work = [
+            work: list[tuple[str, Sequence[str], Sequence[tuple[object, ...]]]] = [
                 (
                     "flights",
                     (*Flight._fields, "seats", "wind_mph"),
