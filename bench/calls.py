@@ -109,7 +109,7 @@ def stepping(effort: Effort) -> list[Row]:
         with tracer.start_as_current_span("plain") as span:
             start = time.perf_counter_ns()
             for index, name in enumerate(names):
-                said = {
+                said: dict[str, str | int] = {
                     semconv.STEP_NAME: name,
                     semconv.STEP_INDEX: index % 20,
                     semconv.STEP_STATE: "running",
