@@ -237,10 +237,10 @@ class OperationTree:
         return run
 
     def _writer(self, event: Event) -> Writer:
-        key = event.writer_id or f"{event.service or ''}/{event.process_id or ''}"
-        writer = self._writers.get(key)
-        if writer is None:
-            writer = self._writers[key] = Writer(event.writer_id, event.service or "", event.process_id)
+        fresh = Writer(event.writer_id, event.service or "", event.process_id)
+        writer = self._writers.setdefault(_writer_key(fresh), fresh)
+        if writer is fresh:
+            writer.lease_s = event.lease_s
         else:
             writer.service = writer.service or event.service or ""
             writer.process_id = writer.process_id if writer.process_id is not None else event.process_id
@@ -253,11 +253,16 @@ class OperationTree:
             self._drop_writer(run.writer)
             run.writer = self._writer(event)
             if run.spoken and run.live:
-                run.writer.live[run.id] = None
+                self._enlist(run)
+
+    def _enlist(self, run: RunState) -> None:
+        """A live run joins its writer, which may have been dropped while it had no other."""
+        run.writer = self._writers.setdefault(_writer_key(run.writer), run.writer)
+        run.writer.live[run.id] = None
 
     def _drop_writer(self, writer: Writer) -> None:
         if not writer.live and not writer.lost:
-            key = writer.id or f"{writer.service}/{writer.process_id or ''}"
+            key = _writer_key(writer)
             if self._writers.get(key) is writer:
                 del self._writers[key]
 
@@ -355,9 +360,9 @@ class OperationTree:
         run.state_ns = 0
         run.started_ns = event.start_unix_ns if event.start_unix_ns is not None else event.time_unix_ns
         run.moved_ns = now_ns
+        self._enlist(run)
         if event.weight is not None:
             run.weight = event.weight
-        run.writer.live[run.id] = None
         parent_span_id = event.parent_span_id
         if parent_span_id and parent_span_id.strip("0"):
             self._place(run, f"{run.id[:33]}{parent_span_id}")
@@ -397,7 +402,7 @@ class OperationTree:
         if run.live:
             self._ended.pop(run.id, None)
             writer.lost.pop(run.id, None)
-            writer.live[run.id] = None
+            self._enlist(run)
             return
         writer.live.pop(run.id, None)
         self._ended.pop(run.id, None)
@@ -475,7 +480,9 @@ class OperationTree:
             carrier.loose = [
                 held
                 for held in carrier.loose
-                if held.kind != TICK or held.step_name != event.step_name or held.time_unix_ns > event.time_unix_ns
+                if held.kind != TICK
+                or held.step_name != event.step_name
+                or held.time_unix_ns > event.time_unix_ns
             ]
         carrier.loose.append(event)
         if len(carrier.loose) > self.limits.max_held:
@@ -626,6 +633,11 @@ class OperationTree:
         run.revision += 1
         return run.revision
 
+    def durable_revisions(self, run_id: str) -> tuple[int, int]:
+        """The revisions of a run's last durable event and of its last `operation.ended`; 0: none."""
+        run = self._runs.get(run_id)
+        return (0, 0) if run is None else (run.durable_revision, run.terminal_revision)
+
     def resolve(self, text: str) -> str:
         """The id of the run that a handle, an id, a label or a unique prefix means.
 
@@ -711,6 +723,10 @@ class OperationTree:
             self._gone[run.id] = None
             if len(self._gone) > _GONE_KEPT:
                 del self._gone[next(iter(self._gone))]
+
+
+def _writer_key(writer: Writer) -> str:
+    return writer.id or f"{writer.service}/{writer.process_id or ''}"
 
 
 def _carrier(run: RunState) -> Carrier:

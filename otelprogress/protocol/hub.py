@@ -36,7 +36,7 @@ _SNAPSHOT_MEMO_NS: Final = 1_000_000_000
 class _Run:
     """What the hub knows of one run beside the tree."""
 
-    __slots__ = ("change", "durable", "facts", "offset", "run_id", "serial", "stale", "terminal", "ticking")
+    __slots__ = ("change", "facts", "offset", "run_id", "serial", "stale", "ticking")
 
     def __init__(self, run_id: str, serial: int) -> None:
         self.run_id = run_id
@@ -49,8 +49,6 @@ class _Run:
         self.stale = False
         """A child changed it: it needs a revision of its own before it is shown."""
         self.facts: Facts | None = None
-        self.durable = 0
-        self.terminal = 0
 
 
 class Pull(NamedTuple):
@@ -164,9 +162,6 @@ class Hub:
                 self.ring.append(Entry(encoded, event.revision, after, before, terminal=item.terminal))
                 run = self._touch(run_id)
                 run.facts = after
-                run.durable = event.revision
-                if item.terminal:
-                    run.terminal = event.revision
                 # The event carries the whole state: no tick is owed any more.
                 run.ticking = run.stale = False
             else:
@@ -175,8 +170,6 @@ class Hub:
                 run.stale = False
                 if run.facts is None:
                     run.facts = facts_of(event.operation, ancestors)
-                # A hub that took over a tree does not know them otherwise.
-                run.durable, run.terminal = event.previous_durable, event.previous_terminal
             for ancestor_id in ancestors:
                 ancestor = self._touch(ancestor_id)
                 ancestor.ticking = ancestor.stale = True
@@ -441,12 +434,13 @@ class Hub:
             view = self.tree.view(run.run_id, now_unix_ns)
             if view is None:
                 return None
+            durable, terminal = self.tree.durable_revisions(run.run_id)
             event = FeedEvent(
                 kind=TICK_KIND,
                 operation=view,
                 revision=view.revision,
-                previous_durable=run.durable,
-                previous_terminal=run.terminal,
+                previous_durable=durable,
+                previous_terminal=terminal,
                 time_unix_ns=view.updated_at_unix_ns,
             )
             encoded = encode_event(event, self._max_event_bytes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from otelprogress.model import semconv
-from otelprogress.model.events import Event, run_id
+from otelprogress.model.events import Event, State, run_id
 from otelprogress.model.tree import OperationTree
 
 
@@ -20,3 +20,14 @@ def test_touching_a_run_gives_it_the_next_revision_and_its_next_event_the_one_af
 
 def test_touching_an_unknown_run_changes_nothing():
     assert OperationTree().touch(run_id(1, 1), 1) == 0
+
+
+def test_the_tree_tells_the_last_durable_revisions_of_a_run():
+    tree = OperationTree()
+    run = run_id(1, 1)
+    assert tree.durable_revisions(run) == (0, 0)
+    tree.apply(Event(kind=semconv.OPERATION_STARTED, run_id=run, time_unix_ns=1, name="a"), 1)
+    tree.touch(run, 2)
+    assert tree.durable_revisions(run) == (1, 0)
+    tree.apply(Event(kind=semconv.OPERATION_ENDED, run_id=run, time_unix_ns=3, state=State.SUCCEEDED), 3)
+    assert tree.durable_revisions(run) == (3, 3)
