@@ -68,7 +68,5 @@ def _story(report: Report, *, kept: bool) -> list[str]:
     if endpoint is not None:
         lines.append(f"trace     {trace_id} went to {clean(endpoint, _MAX_URL_CHARS)}")
     else:
-        lines.append(
-            f"trace     {trace_id} went nowhere: set OTEL_EXPORTER_OTLP_ENDPOINT to Jaeger, Tempo, Phoenix, …"
-        )
+        lines.append(f"trace     {trace_id} stayed here: OTEL_EXPORTER_OTLP_ENDPOINT is not set")
     return lines
