@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
 import sys
 import threading
 import time
@@ -95,7 +94,7 @@ class Instrumentation:
 
 def new_writer_id() -> str:
     """A fresh id of one process incarnation: 16 hex digits."""
-    return secrets.token_hex(8)
+    return os.urandom(8).hex()
 
 
 current: Instrumentation | None = None

@@ -123,11 +123,7 @@ class OperationPlan:
         return cast("Callable[P, R]", functools.wraps(func)(kind(named, func)))
 
     def _named(self, name: str) -> Self:
-        import dataclasses
-
-        return type(self)(
-            dataclasses.replace(self._plan, name=name), self._title, self._adopt, self._result, self._span
-        )
+        return type(self)(self._plan._replace(name=name), self._title, self._adopt, self._result, self._span)
 
     def _title_for(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -441,6 +437,12 @@ def advance(n: float = 1) -> None:
     """Count `n` more items of the current step done; see `Step.advance`."""
     current: Any = otel_context.get_current().get(active.KEY)
     if current is not None:
+        try:
+            if n >= 0:
+                current._completed += n
+                return
+        except TypeError:
+            pass
         current.advance(n)
 
 

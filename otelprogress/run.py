@@ -1,16 +1,16 @@
 """One live operation: what it says, when it begins and ends. `operation()` and `track()` make these."""
 
+# ruff: noqa: TC004 - `_load` fetches these names when the first operation begins
+
 from __future__ import annotations
 
 import itertools
-import json
 import sys
 import threading
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
+from types import MappingProxyType, TracebackType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar, overload
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -23,25 +23,51 @@ from otelprogress.model import semconv
 from otelprogress.step import ROOT_INDEX, Counts, Step, in_ucum
 
 if TYPE_CHECKING:
+    # At run time these come with the first operation (`_load`): whoever never begins one does not pay for them.
     from opentelemetry.context import Context
     from opentelemetry.trace import Link, Span
 
     from otelprogress.active import Instrumentation
-    from otelprogress.model.events import Event, State
+    from otelprogress.model.events import Event, Source, State, StepState, run_id
+    from otelprogress.model.redaction import allowed_attributes, redact, redacted
+    from otelprogress.model.text import clean
     from otelprogress.otel.emitter import SpanLedger
-    from otelprogress.otel.span_processor import Claim
+    from otelprogress.otel.registry import REGISTRY
+    from otelprogress.otel.span_processor import Claim, claim_next_span
     from otelprogress.poller import Poll
 
 T = TypeVar("T")
 AttributeScalar = str | bool | int | float
+
+_loaded = False
+
+
+def _load() -> None:
+    """Import what only operations need, once."""
+    global _loaded
+    from otelprogress.model import events, redaction, text
+    from otelprogress.otel import emitter, registry, span_processor
+
+    names: dict[str, Any] = globals()
+    for module, wanted in (
+        (events, ("Event", "Source", "State", "StepState", "run_id")),
+        (redaction, ("allowed_attributes", "redact", "redacted")),
+        (text, ("clean",)),
+        (emitter, ("SpanLedger",)),
+        (registry, ("REGISTRY",)),
+        (span_processor, ("claim_next_span",)),
+    ):
+        for name in wanted:
+            names[name] = getattr(module, name)
+    _loaded = True
+
 
 LEVELS: Final = frozenset({"info", "warning", "error"})
 MAX_STACKTRACE_CHARS: Final = 16_384
 MAX_STEPS: Final = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """What is said about an operation when it begins; see `operation()` for the meaning of each."""
 
     name: str
@@ -56,7 +82,7 @@ class Plan:
     total: float | None = None
     unit: str | None = None
     initial: float = 0
-    attributes: Mapping[str, AttributeScalar] = field(default_factory=dict)
+    attributes: Mapping[str, AttributeScalar] = MappingProxyType({})
     kind: SpanKind = SpanKind.INTERNAL
     links: Sequence[Link] = ()
 
@@ -173,9 +199,6 @@ class Operation:
 
     def _begin(self, span: Span | None = None) -> None:
         """Open or adopt the span and say `operation.started`."""
-        from otelprogress.model.events import run_id
-        from otelprogress.otel.emitter import SpanLedger
-
         ins = self.instrumentation
         self._awaits_span = False
         parent = self._parent_context
@@ -239,8 +262,6 @@ class Operation:
         """Its adopted span is being ended by its opener."""
         status = getattr(self._span, "status", None)
         if status is not None and status.status_code is trace.StatusCode.ERROR:
-            from otelprogress.model.events import State
-
             self._end(State.FAILED, error_message=_clean_message(status.description or "") or None)
         else:
             self.end()
@@ -250,8 +271,6 @@ class Operation:
 
         A second call does nothing.
         """
-        from otelprogress.model.events import State
-
         outcome = outcome_of(error)
         if outcome is State.FAILED:
             assert error is not None
@@ -269,8 +288,6 @@ class Operation:
             error: what went wrong.
             said: it was only said in words: `error.type` and a stack trace would say nothing.
         """
-        from otelprogress.model.events import State
-
         fields = _error_fields(error)
         if said:
             fields["error_type"] = "_OTHER"
@@ -279,14 +296,10 @@ class Operation:
 
     def end_cancelled(self, message: str) -> None:
         """End it as cancelled, saying why."""
-        from otelprogress.model.events import State
-
         self._end(State.CANCELLED, message=message)
 
     def end_lost(self, detector: str, cause: str | None = None) -> None:
         """End it as lost: the interpreter leaves with it open."""
-        from otelprogress.model.events import State
-
         self._end(State.LOST, lost_detector=detector, lost_evidence_unix_ns=time.time_ns(), lost_cause=cause)
 
     def _end(self, state: State, *, message: str | None = None, **fields: Any) -> None:
@@ -341,30 +354,31 @@ class Operation:
             active.count_misuse(f"an event could not be made: {type(problem).__name__}: {problem}")
 
     def _event(
-        self, kind: str, time_unix_ns: int, step: Step, sequence: int | None, fields: Mapping[str, Any]
+        self, kind: str, time_unix_ns: int, step: Step, sequence: int | None, said: dict[str, Any]
     ) -> Event:
-        from otelprogress.model.events import Event
 
         ins = self.instrumentation
         completed, total, unit, initial, counters = step.snapshot()
         rooted = step.index == ROOT_INDEX
-        said: dict[str, Any] = {
-            "writer_id": ins.writer_id,
-            "sequence": sequence,
-            "service": ins.service or None,
-            "process_id": ins.process_id,
-            "sampled": self.sampled,
-            "state": self._state,
-            "step_name": None if rooted else step.name,
-            "step_index": None if rooted else step.index,
-            "completed": completed,
-            "total": total,
-            "unit": unit,
-            "initial": initial,
-            "counters": counters,
-        }
-        said.update(fields)
-        return Event(kind=kind, run_id=self.run_id, time_unix_ns=time_unix_ns, **said)
+        said.setdefault("state", self._state)
+        return Event(
+            kind=kind,
+            run_id=self.run_id,
+            time_unix_ns=time_unix_ns,
+            writer_id=ins.writer_id,
+            sequence=sequence,
+            service=ins.service or None,
+            process_id=ins.process_id,
+            sampled=self.sampled,
+            step_name=None if rooted else step.name,
+            step_index=None if rooted else step.index,
+            completed=completed,
+            total=total,
+            unit=unit,
+            initial=initial,
+            counters=counters,
+            **said,
+        )
 
     def tick(self, now_unix_ns: int) -> Event | None:
         """What moved since the last tick, as one event; `None`: nothing did. Called by the sampler only."""
@@ -383,7 +397,7 @@ class Operation:
         if moved is not None:
             self._moved = moved
         self._message_said = self._message
-        fields = {} if self._message is None else {"message": self._message}
+        fields: dict[str, Any] = {} if self._message is None else {"message": self._message}
         return self._event(semconv.OPERATION_PROGRESSED, now_unix_ns, self._moved, None, fields)
 
     def note(self, message: str, *, level: str = "info") -> None:
@@ -412,8 +426,6 @@ class Operation:
 
     def note_from_elsewhere(self, message: str, *, level: str, time_unix_ns: int) -> None:
         """Tell the host of a line that existing code wrote elsewhere too: a host folds floods of these."""
-        from otelprogress.model.events import Event, Source
-
         if self.ended or not self.run_id:
             return
         ins = self.instrumentation
@@ -477,7 +489,6 @@ class Operation:
         return tuple(self._steps)
 
     def _step_entered(self, step: Step) -> None:
-        from otelprogress.model.events import StepState
 
         self._ensure_begun()
         with self._event_lock:
@@ -489,7 +500,6 @@ class Operation:
         self._say(semconv.STEP_STARTED, step=step, step_state=StepState.RUNNING)
 
     def _step_left(self, step: Step, error: BaseException | None) -> None:
-        from otelprogress.model.events import State, StepState
 
         ins = self.instrumentation
         with self._event_lock:
@@ -650,8 +660,6 @@ class Operation:
 
     def _command_applied(self, action: str) -> None:
         """A command took effect in the instrumented code; called by the gate there."""
-        from otelprogress.model.events import State
-
         if self.ended:
             return
         with self._event_lock:
@@ -770,6 +778,8 @@ def begin(
         span: to adopt, which its opener ends; `None`: it gets one of its own.
         await_span: begin with the first span that is opened in its context, or with the first thing it says.
     """
+    if not _loaded:
+        _load()
     context = otel_context.get_current()
     current = active.step_of(context)
     if below is not None and below is not current:
@@ -785,8 +795,6 @@ def begin(
     operation = Operation(ins, plan, _clean_title(title) if title else plan.name, parent)
     operation._parent_context = context
     if await_span:
-        from otelprogress.otel.span_processor import claim_next_span
-
         ins.binding.poll()
         operation._awaits_span = True
         operation._claim = claim_next_span(operation._begin_with)
@@ -813,8 +821,8 @@ def context_of(operation: Operation, context: Context | None = None) -> Context:
 
 def outcome_of(error: BaseException | None) -> State:
     """The outcome that leaving with `error` means; see `docs/api` for the list. `None`: returned."""
-    from otelprogress.model.events import State
-
+    if not _loaded:
+        _load()
     if error is None:
         return State.SUCCEEDED
     if isinstance(error, SystemExit):
@@ -835,8 +843,6 @@ def _type_name(error: BaseException) -> str:
 def _error_fields(error: BaseException) -> dict[str, str | None]:
     import traceback
 
-    from otelprogress.model.redaction import redact, redacted
-
     try:
         trace_text = "".join(traceback.format_exception(error))
         text = str(error)
@@ -850,13 +856,11 @@ def _error_fields(error: BaseException) -> dict[str, str | None]:
 
 
 def _clean_message(message: str) -> str:
-    from otelprogress.model.redaction import redacted
 
     return redacted(str(message), semconv.MAX_MESSAGE_CHARS) or ""
 
 
 def _clean_title(title: str) -> str:
-    from otelprogress.model.text import clean
 
     return clean(title, semconv.MAX_TITLE_CHARS)
 
@@ -864,15 +868,15 @@ def _clean_title(title: str) -> str:
 def _shown(attributes: Mapping[str, AttributeScalar]) -> dict[str, AttributeScalar] | None:
     if not attributes:
         return None
-    from otelprogress.model.redaction import allowed_attributes
 
     return allowed_attributes(attributes, allowed=None) or None
 
 
 def _as_result(value: object) -> str | None:
-    from otelprogress.model.redaction import redact
 
     try:
+        import json
+
         text = redact(json.dumps(value, default=str, ensure_ascii=False, allow_nan=False))
     except (TypeError, ValueError, RecursionError) as problem:
         active.misuse(f"a result that is no JSON was left out: {problem}")
@@ -890,8 +894,6 @@ def _parent_span_id(context: Context | None, trace_id: int, span_parent_id: int)
     Ordinary spans between an operation and its child are passed over; a span of another process may be an
     operation, which only a host can know.
     """
-    from otelprogress.otel.registry import REGISTRY
-
     if not span_parent_id:
         return ""
     around = active.step_of(context) or active.inherited_step_of(context)

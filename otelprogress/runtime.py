@@ -96,7 +96,8 @@ class Runtime:
         self.host: Host = Host(
             Hub(tree, epoch=secrets.token_hex(8), cursor_key=CursorKey(secrets.token_bytes(32)))
         )
-        self.sender: Sender | None = None if is_child else self._make_sender(version, writer_id)
+        # A child too: a parent shows what its children say, and exports none of it.
+        self.sender: Sender | None = self._make_sender(version, writer_id)
         service = {"service.name": settings.service_name} if settings.service_name else {}
         self.binding: ProviderBinding = ProviderBinding(
             span_processor=ProgressSpanProcessor(rules),
@@ -149,15 +150,15 @@ class Runtime:
         from otelprogress.propagation import inherited_context
 
         settings, host, ins = self.settings, self.host, self.instrumentation
+        if settings.link is None:
+            self._start_metrics()
+        for listener in (self.sender, self.history):
+            if listener is not None:
+                host.add_listener(listener)
         if settings.link is not None:
             self._start_link(settings.link)
-        else:
-            self._start_metrics()
-            for listener in (self.sender, self.history):
-                if listener is not None:
-                    host.add_listener(listener)
-            if settings.feed:
-                self._start_feed()
+        elif settings.feed:
+            self._start_feed()
         if self.server is None and self.link is None:
             host.set_wake(self.sampler.ring)
             self.sampler.add_chore(self._drain)
@@ -263,7 +264,8 @@ class Runtime:
         done = True
         if self.link is not None:
             done = self.link.flush(max(0.0, deadline_s - time.monotonic()))
-        if self.sender is not None:
+        if self.sender is not None and not self.sender.failing:
+            # An endpoint that does not answer is not waited for: this may be the end of each task of a pool.
             done = self.sender.flush(max(0.0, deadline_s - time.monotonic())) and done
         return done
 
@@ -299,7 +301,7 @@ class Runtime:
             steps.append(lambda: server.close(left(0.3)))
         if self.link is not None:
             link = self.link
-            steps.append(lambda: link.close(left()))
+            steps.append(lambda: link.close(left(0.5)))
         steps.append(lambda: self.binding.shutdown(left()))
         if self.sender is not None:
             sender = self.sender
@@ -542,14 +544,18 @@ def _at_exit() -> None:
 atexit.register(_at_exit)
 
 
+_left_to_parent: Runtime | None = None
+"""What this process was forked with. Kept, because finalizers would close what the parent uses."""
+
 # --- fork ------------------------------------------------------------------------------------------------------------
 
 
 def _after_fork_in_child() -> None:
     """Start clean: the parent's operations, threads and sockets are not ours. Reporting begins again at the first use."""
-    global _runtime, _lock
+    global _runtime, _lock, _left_to_parent
     _lock = threading.RLock()
     inherited, _runtime = _runtime, None
+    _left_to_parent = inherited
     if inherited is None:
         active.forget_spans_only()
         return
@@ -558,6 +564,8 @@ def _after_fork_in_child() -> None:
     inherited.instrumentation.live.clear()
     inherited.sampler.reset_after_fork()
     inherited.host.reset_after_fork()
+    if inherited.link is not None:
+        inherited.link.abandon()
     inherited.binding.reset_after_fork()
     if inherited.sender is not None:
         inherited.sender.reset_after_fork()

@@ -227,7 +227,9 @@ class Step:
         with self._lock:
             completed: float | None = self._sum()
             total = self._total_now()
-            if (not completed and total is None and not self._tracked) or (completed is not None and not math.isfinite(completed)):
+            if (not completed and total is None and not self._tracked) or (
+                completed is not None and not math.isfinite(completed)
+            ):
                 completed = None
             return (
                 completed,
