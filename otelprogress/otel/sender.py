@@ -179,6 +179,11 @@ class Sender:
             )
         return lines
 
+    @property
+    def failing(self) -> bool:
+        """Whether an endpoint has refused a request for now more than once, or cannot be reached."""
+        return any(lane.failing for lane in self._lanes.values())
+
     def flush(self, timeout_s: float) -> bool:
         """Wait until what was given so far is delivered or settled otherwise; `False`: not within `timeout_s`."""
         if self._closed or (self._thread is None and not any(lane.waiting for lane in self._lanes.values())):

@@ -19,9 +19,11 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from otelprogress.feed import runtime_file
+from otelprogress.model import semconv
 from otelprogress.model.events import State
 from otelprogress.protocol.messages import SUBPROTOCOL
 from tests.feed.test_link import Parent
+from tests.otel.otlp_server import HttpReceiver
 from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -157,6 +159,28 @@ def test_processes_that_leave_by_os_exit_have_said_everything(method: str, priva
         ] * 2
         program.go_on()
         assert program.process.wait(30) == 0
+
+
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+def test_each_process_exports_what_is_its_own_and_nobody_exports_it_twice(
+    method: str, private_runtime_folder: Path
+):
+    with HttpReceiver() as backend:
+        with running(
+            "executor", method, folder=private_runtime_folder, OTEL_EXPORTER_OTLP_ENDPOINT=backend.url
+        ) as program:
+            program.until_ready()
+            program.go_on()
+            assert program.process.wait(60) == 0
+        starts = [
+            (record.trace_id, record.span_id)
+            for record in backend.log_records(distinct=True)
+            if record.event_name == semconv.OPERATION_STARTED
+        ]
+        assert len(starts) == len(set(starts)) == 9
+        spans = backend.spans()
+        assert sorted(span.name for span in spans) == ["album"] + ["resize"] * 8
+        assert len({span.trace_id for span in spans}) == 1
 
 
 def test_a_started_program_reports_to_its_parent_and_opens_no_port(private_runtime_folder: Path):
