@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any, Final
 
 import opentelemetry._logs._internal as logs_internal
-import opentelemetry.metrics._internal as metrics_internal
+import opentelemetry.metrics._internal as metrics_internal  # its setter is not hooked: metrics ask each time
 from opentelemetry import trace
 
 
@@ -38,7 +38,6 @@ _SETTERS: Final[tuple[tuple[ModuleType, str], ...]] = (
     # the outer one, which looks the inner one up at each call.
     (trace, "_set_tracer_provider"),
     (logs_internal, "_set_logger_provider"),
-    (metrics_internal, "_set_meter_provider"),
 )
 
 
@@ -46,7 +45,8 @@ class SetHook:
     """Calls back after the application has set a global provider, until `remove`.
 
     Args:
-        on_set: on the setting thread, after the provider is in place; what it raises is swallowed.
+        on_set: on the setting thread, after the provider is in place; what it raises is swallowed. The setter may
+            hold locks of its own: nothing may be asked of the API or of a provider but to add a processor.
     """
 
     def __init__(self, on_set: Callable[[], object]) -> None:

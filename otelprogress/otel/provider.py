@@ -106,6 +106,8 @@ class ProviderBinding:
         self._seen_logger_provider: Any = None
         self._attached: list[Any] = []
         self._tracer: Tracer | None = None
+        self._tracer_of: Any = None
+        """The provider that gave the tracer; `None`: the private one."""
         self._private: SdkTracerProvider | None = None
         self._user_logger: Logger | None = None
         self._log_processors_seen: tuple[object, ...] = ()
@@ -214,22 +216,29 @@ class ProviderBinding:
         )
 
     def _current_tracer(self) -> Tracer:
-        if global_providers.tracer_provider() is not self._seen_tracer_provider or self._tracer is None:
-            with self._lock:
-                self.poll()
-                if self._tracer is None:
-                    self._tracer = self._private_provider().get_tracer(semconv.SCOPE_NAME, self._version)
-                return self._tracer
-        if global_providers.logger_provider() is not self._seen_logger_provider:
-            self.poll()
-        return self._tracer
+        self.poll()
+        provider = global_providers.tracer_provider()
+        tracer = self._tracer
+        if tracer is not None and provider is self._tracer_of:
+            return tracer
+        # Only now, at an operation's start: the SDK's `get_tracer` asks for the global MeterProvider, which must
+        # not happen in the middle of the application's set-up. And with no lock of ours held.
+        if provider is None:
+            provider = self._private_provider()
+            tracer = provider.get_tracer(semconv.SCOPE_NAME, self._version)
+            self._tracer, self._tracer_of = tracer, None
+        else:
+            tracer = provider.get_tracer(semconv.SCOPE_NAME, self._version)
+            self._tracer, self._tracer_of = tracer, provider
+        return tracer
 
     def _private_provider(self) -> SdkTracerProvider:
-        if self._private is None:
-            from otelprogress.otel.private_provider import make_tracer_provider
+        with self._lock:
+            if self._private is None:
+                from otelprogress.otel.private_provider import make_tracer_provider
 
-            self._private = make_tracer_provider(self._sender, self._resource_attributes)
-        return self._private
+                self._private = make_tracer_provider(self._sender, self._resource_attributes)
+            return self._private
 
     # --- the application's providers --------------------------------------------------------------------
 
@@ -245,7 +254,6 @@ class ProviderBinding:
             try:
                 if tracers is not None and tracers is not self._seen_tracer_provider:
                     self.attach(tracers)
-                    self._tracer = tracers.get_tracer(semconv.SCOPE_NAME, self._version)
                 if loggers is not None and loggers is not self._seen_logger_provider:
                     self.attach(loggers)
             except Exception:
@@ -385,7 +393,7 @@ class ProviderBinding:
         REGISTRY.clear()
         if self._private is not None:
             self._private = None
-            if self._seen_tracer_provider is None:
+            if self._tracer_of is None:
                 self._tracer = None
 
 

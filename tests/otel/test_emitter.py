@@ -78,7 +78,9 @@ def test_the_plan_stands_on_the_span_from_its_start(exporter):
 
 
 def test_the_end_stands_on_the_span_as_attributes(exporter):
-    span = run(exporter, [started(), ended(completed=9.0, total=9.0, unit="{row}", counters={"rejected": 2.0})])
+    span = run(
+        exporter, [started(), ended(completed=9.0, total=9.0, unit="{row}", counters={"rejected": 2.0})]
+    )
     assert span.attributes == {
         semconv.OPERATION_STATE: "succeeded",
         semconv.ITEMS_COMPLETED: 9.0,
@@ -90,7 +92,9 @@ def test_the_end_stands_on_the_span_as_attributes(exporter):
 
 
 def failure():
-    return ended(state=State.FAILED, error_type="ValueError", error_message="no date", error_stacktrace="Traceback")
+    return ended(
+        state=State.FAILED, error_type="ValueError", error_message="no date", error_stacktrace="Traceback"
+    )
 
 
 def test_a_failure_gives_the_span_its_status_and_an_exception_event(exporter):
@@ -187,7 +191,11 @@ def test_nothing_that_fails_inside_reaches_the_application(exporter):
     emitter = ProgressEmitter(Broken(), user_logs=Broken())
     emitter.emit(step_started(0), span, ledger)
     emitter.finish(span, ledger)
-    assert (emitter.stats.span_errors, emitter.stats.user_log_errors, emitter.stats.submit_errors) == (1, 1, 1)
+    assert (emitter.stats.span_errors, emitter.stats.user_log_errors, emitter.stats.submit_errors) == (
+        1,
+        1,
+        1,
+    )
 
 
 def test_our_own_span_events_do_not_come_back_through_the_tap(exporter):
@@ -215,7 +223,11 @@ def test_records_go_to_the_applications_logger_in_the_spans_context(exporter, ap
         (semconv.OPERATION_ENDED, "ERROR", "operation.ended"),
     ]
     first = application.records()[0]
-    assert (first.trace_id, first.span_id, first.timestamp) == (ids.trace_id, ids.span_id, started().time_unix_ns)
+    assert (first.trace_id, first.span_id, first.timestamp) == (
+        ids.trace_id,
+        ids.span_id,
+        started().time_unix_ns,
+    )
     assert first.attributes[semconv.OPERATION_NAME] == "import flights"
 
 

@@ -162,7 +162,9 @@ def test_ticks_go_in_requests_of_their_own_the_latest_of_each_run(receiver, send
         alone = type(receiver)(received=[one])
         assert len(set(names(alone)) & {semconv.OPERATION_PROGRESSED, semconv.OPERATION_STARTED}) == 1
     ticks = [one for one in receiver.log_records() if one.event_name == semconv.OPERATION_PROGRESSED]
-    [completed] = [one.value.double_value for one in ticks[-1].attributes if one.key == semconv.ITEMS_COMPLETED]
+    [completed] = [
+        one.value.double_value for one in ticks[-1].attributes if one.key == semconv.ITEMS_COMPLETED
+    ]
     assert completed == 99.0
     assert len(ticks) < 10
 
@@ -209,7 +211,9 @@ def test_events_of_others_are_theirs_to_send_when_asked_so(senders):
     with HttpReceiver() as receiver:
         sender = senders(receiver.url, writer_id="me", only_own=True)
         sender.submit(started())
-        sender.submit(started(number=2, name="mine").__class__(**{**_said(started(number=2)), "writer_id": "me"}))
+        sender.submit(
+            started(number=2, name="mine").__class__(**{**_said(started(number=2)), "writer_id": "me"})
+        )
         assert sender.flush(15)
         assert [one.span_id.hex() for one in receiver.log_records()] == [f"{2:016x}"]
 

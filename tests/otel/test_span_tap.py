@@ -26,7 +26,9 @@ def tracer():
 def test_add_event_is_heard_after_it_stands_on_the_span(tracer):
     span = tracer.start_span("s")
     heard = []
-    assert span_tap.tap(span, lambda name, attributes, time: heard.append((name, attributes, time, len(span.events))))
+    assert span_tap.tap(
+        span, lambda name, attributes, time: heard.append((name, attributes, time, len(span.events)))
+    )
     span.add_event("cache.miss", {"key": "a"}, timestamp=5)
     span.add_event(name="late")
     assert heard == [("cache.miss", {"key": "a"}, 5, 1), ("late", None, None, 2)]
