@@ -30,6 +30,8 @@ class ExitCode(IntEnum):
     CANCELLED = 6
     TIMEOUT = 124
     INTERRUPTED = 130
+    TERMINATED = 143
+    """SIGTERM, after the terminal was given back."""
 
 
 def of_error(error: ProgressError) -> ExitCode:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable
 from enum import StrEnum
@@ -69,16 +68,15 @@ def tail(
     A line has the event's kind, the state of its operation after it, and the cursor to go on from.
     """
     client = connection.open_client(url, token_file)
-    with contextlib.suppress(asyncio.CancelledError):
-        asyncio.run(
-            _tail(
-                client,
-                lambda: client.watch(
-                    name, level=level.value, cursor=cursor, max_rate_hz=max_rate_hz, roots=not children
-                ),
-                digest_every_s=every_s if digest else None,
-            )
+    asyncio.run(
+        _tail(
+            client,
+            lambda: client.watch(
+                name, level=level.value, cursor=cursor, max_rate_hz=max_rate_hz, roots=not children
+            ),
+            digest_every_s=every_s if digest else None,
         )
+    )
 
 
 async def _tail(

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import sys
 import time
 from typing import TYPE_CHECKING, Final
 
+import typer
+
 from otelprogress.cli import connection, options
+from otelprogress.cli.exit_codes import ExitCode
 from otelprogress.cli.output import remark, say
 
 if TYPE_CHECKING:
@@ -30,9 +34,11 @@ def watch(
     """
     from otelprogress.visualization.render import drawable
 
-    with contextlib.suppress(asyncio.CancelledError):
-        client = connection.open_client(url, token_file)
+    client = connection.open_client(url, token_file)
+    try:
         asyncio.run(_draw(client, name) if drawable(sys.stdout) else _print_lines(client, name))
+    except asyncio.CancelledError:
+        raise typer.Exit(ExitCode.TERMINATED) from None
 
 
 async def _print_lines(client: AsyncClient, name: str | None) -> None:
@@ -64,6 +70,10 @@ async def _draw(client: AsyncClient, name: str | None) -> None:
         )
         return TreeRenderable(rows, footer="" if rows else NOTHING_YET)
 
+    drawing = asyncio.current_task()
+    assert drawing is not None
+    # Killed politely, it gives the terminal back first.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, drawing.cancel)
     async with client:
         reader = asyncio.create_task(_follow(client, name, board))
         try:

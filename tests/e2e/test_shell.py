@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 
+from otelprogress.feed import runtime_file
 from tests.e2e.test_watch import CLI, program
 from tests.waiting import eventually
 
@@ -47,3 +48,27 @@ def test_a_script_lists_waits_and_learns_of_the_loss():
     assert lost["state"] == "lost"
     assert shell("wait", "reindex-1").returncode == 1
     assert shell("doctor").returncode == 4
+
+
+def test_a_feed_that_is_not_there_or_refuses_us_has_an_exit_code(tmp_path):
+    token = tmp_path / "token"
+    token.write_text("canary-4711")
+    for command in (["list"], ["tail"], ["show", "x"], ["wait", "x"]):
+        assert shell(*command, "--url", "ws://127.0.0.1:9").returncode == 4, command
+    with program("reindex"):
+        eventually(listed, 30)
+        (found,) = runtime_file.scan()
+        for command in (["list"], ["tail"], ["show", "x"], ["wait", "x"]):
+            result = shell(*command, "--url", found.content.url, "--token-file", str(token))
+            assert (result.returncode, len(result.stderr.splitlines())) == (5, 1), result.stderr
+            assert "canary-4711" not in result.stderr
+        assert shell("list", "--url", found.content.url).returncode == 0
+
+
+def test_a_label_that_means_several_operations_is_ambiguous():
+    with program("reindex"), program("reindex"):
+        eventually(lambda: len(listed()) == 2, 30)
+        result = shell("show", "reindex")
+        assert result.returncode == 3
+        assert "reindex-1" in result.stderr
+        assert "reindex-2" in result.stderr

@@ -43,6 +43,20 @@ def test_a_killed_program_turns_lost_and_its_successor_appears_in_the_same_watch
         assert watch.raw.rfind(b"\x1b[?25h") > watch.raw.rfind(b"\x1b[?25l")
 
 
+def test_a_watch_that_is_terminated_gives_the_terminal_back():
+    with PtyProgram([*CLI, "watch"]) as watch:
+        watch.wait_for(lambda screen: "nothing is running" in screen.text)
+        watch.process.terminate()
+        assert watch.process.wait(20) == 143
+        watch.wait_for(lambda screen: screen.raw.rfind(b"?1049l") > screen.raw.rfind(b"?1049h"))
+
+
+def test_a_watch_of_a_feed_that_is_not_there_says_so():
+    with PtyProgram([*CLI, "watch", "--url", "ws://127.0.0.1:9"]) as watch:
+        assert watch.process.wait(30) == 4
+        watch.wait_for(lambda screen: screen.line_with("otelprogress: "))
+
+
 def test_a_watch_that_starts_first_waits_for_programs():
     with PtyProgram([*CLI, "watch"]) as watch:
         watch.wait_for(lambda screen: "nothing is running" in screen.text)
