@@ -381,27 +381,37 @@ def _step_state(run: RunState, record: StepRecord, event: Event, *, late: bool) 
     elif kind == semconv.STEP_STARTED:
         if record.state is StepState.PENDING or (not late and record.state is not StepState.RUNNING):
             flags = _open_step(run, plan, record, time_ns)
-        else:
-            if record.started_ns is None or time_ns < record.started_ns:
-                record.started_ns = time_ns
-                flags = CHANGED
-            if record.state is StepState.RUNNING and not late:
-                # A tick opened it already; the order of the open steps is that of their starts.
-                plan.open.remove(record.index)
-                plan.open.append(record.index)
+        elif record.started_ns is None or time_ns < record.started_ns:
+            record.started_ns = time_ns
+            flags = CHANGED
     elif record.state is StepState.PENDING and run.state not in OUTCOMES and not late:
         flags = _open_step(run, plan, record, time_ns)  # its start is on the way, or lost
-    if record.state is StepState.RUNNING and record.index != plan.current:
-        by_tick = kind == semconv.OPERATION_PROGRESSED
-        if (not late and not by_tick and not plan.current_by_tick) or _follows(
-            time_ns, plan.current_ns, late=late
-        ):
-            plan.current, plan.current_ns, plan.current_by_tick = record.index, time_ns, by_tick
-            adopt_share(run, record)
-            flags |= CHANGED
-    elif record.index == plan.current and time_ns > plan.current_ns:
-        plan.current_ns = time_ns
+    if record.state is StepState.RUNNING and _make_current(plan, record, event, late=late):
+        adopt_share(run, record)
+        flags |= CHANGED
+    record.moved_ns = max(record.moved_ns, time_ns)
     return flags
+
+
+def _make_current(plan: Plan, record: StepRecord, event: Event, *, late: bool) -> bool:
+    """Let the open step that moved last be the current one; whether that changed."""
+    time_ns = event.time_unix_ns
+    by_tick = event.kind == semconv.OPERATION_PROGRESSED
+    if record.moved_ns > time_ns:
+        # A later tick came before the event that opens the step.
+        time_ns, by_tick = record.moved_ns, True
+    current = plan.steps[plan.current] if plan.current >= 0 else None
+    changed = record is not current and (
+        current is None
+        or current.state is not StepState.RUNNING
+        or not (late or by_tick or plan.current_by_tick)
+        or _follows(time_ns, current.moved_ns, late=late)
+    )
+    if changed:
+        plan.current = record.index
+    if changed or (record is current and time_ns >= record.moved_ns):
+        plan.current_by_tick = by_tick
+    return changed
 
 
 def _open_step(run: RunState, plan: Plan, record: StepRecord, time_ns: int) -> int:
@@ -431,7 +441,8 @@ def _end_step(run: RunState, plan: Plan, record: StepRecord, requested: StepStat
     if record.index in plan.open:
         plan.open.remove(record.index)
     if plan.open and plan.current == record.index:
-        plan.current = plan.open[-1]
+        plan.current = max(plan.open, key=lambda position: plan.steps[position].moved_ns)
+        plan.current_by_tick = True
     elif plan.current < 0:
         plan.current = record.index
     return CHANGED | MOVED

@@ -122,6 +122,8 @@ class StepRecord(msgspec.Struct, gc=False, kw_only=True):
     ended_ns: int | None = None
     counts_ns: int = 0
     """Time of the event that last said its counts, by the writer's clock; older ones change nothing."""
+    moved_ns: int = 0
+    """Time of the last event about it, likewise."""
     estimator: Estimator | None = None
     share: Share | None = None
     ratio: float | None = None
@@ -153,14 +155,14 @@ class Plan(msgspec.Struct, gc=False):
     by_name: dict[str, int] | None = None
     """Only kept for many steps; few are searched one by one."""
     open: list[int] = msgspec.field(default_factory=list)
-    """Indices of the running steps, the last started last."""
+    """Indices of the running steps."""
     declared: bool = False
     """Whether the writer said its steps in advance. Otherwise nobody knows how many will follow."""
     folded: int = 0
     """Steps beyond the limit that share the last record."""
     current: int = -1
-    current_ns: int = 0
     current_by_tick: bool = False
+    """Whether a tick said so, whose place among the durable events only its time tells."""
     weight: float = 0.0
     done: float = 0.0
     """Sum of weight x ratio over the steps."""
