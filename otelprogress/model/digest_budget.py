@@ -74,13 +74,14 @@ def fit(blocks: Sequence[Block], max_chars: int) -> str:
     the newest three; operations that neither failed nor wait for anybody; the other failures; the other operations.
     """
     trimmer = _Trimmer(blocks, max_chars)
-    for step in (
+    steps: tuple[Callable[[], None], ...] = (
         lambda: trimmer.leave_out_changes(lambda weight, _age: weight < Weight.FAILURE),
         lambda: trimmer.leave_out_changes(lambda _weight, age: age >= KEEP_FAILURES),
         lambda: trimmer.leave_out_operations(Weight.NORMAL),
         lambda: trimmer.leave_out_changes(lambda _weight, _age: True),
         lambda: trimmer.leave_out_operations(Weight.FAILURE),
-    ):
+    )
+    for step in steps:
         if trimmer.chars <= max_chars:
             break
         step()

@@ -18,8 +18,10 @@ from otelprogress.exceptions import AmbiguousOperation, UnknownOperation
 from otelprogress.feed.clock import ManualClock
 from otelprogress.feed.history import RETENTION_S, History, history_path
 from otelprogress.feed.process_identity import process_identity
+from otelprogress.model import semconv
 from otelprogress.model.estimate import Baseline
-from otelprogress.model.events import FeedEvent, OperationView, State, StepState, StepView
+from otelprogress.model.events import Event, FeedEvent, OperationView, State, StepState, StepView
+from otelprogress.model.tree import OperationTree
 from tests.waiting import eventually
 
 S = 1_000_000_000
@@ -470,3 +472,50 @@ def test_the_path_follows_the_environment() -> None:
     )
     assert history_path({"XDG_STATE_HOME": "/s"}) == Path("/s/otelprogress/history.sqlite3")
     assert history_path({}) == Path.home() / ".local/state/otelprogress/history.sqlite3"
+
+
+def test_what_a_host_s_tree_publishes_is_what_the_history_keeps(history: History) -> None:
+    tree = OperationTree(next_number=history.next_number)
+    run = view(1).id
+
+    def say(kind: str, at_s: int, **fields: object) -> None:
+        event = Event(kind=kind, run_id=run, time_unix_ns=T0 + at_s * S, **fields)
+        history(tree.apply(event, T0 + at_s * S))
+
+    say(
+        semconv.OPERATION_STARTED,
+        0,
+        name="nightly load",
+        start_unix_ns=T0,
+        steps=("clean", "load"),
+        parent_span_id="",
+    )
+    say(semconv.STEP_STARTED, 0, step_name="clean", step_index=0, step_state=StepState.RUNNING)
+    say(semconv.STEP_ENDED, 20, step_name="clean", step_index=0, step_state=StepState.SUCCEEDED)
+    say(semconv.STEP_STARTED, 20, step_name="load", step_index=1, step_state=StepState.RUNNING)
+    say(semconv.OPERATION_PROGRESSED, 25, step_name="load", step_index=1, completed=5.0, total=10.0)
+    history.flush()
+    live = history.get("nightly_load-1")
+    assert (
+        live.state,
+        live.step.name if live.step else None,
+        live.step.completed if live.step else None,
+    ) == (State.RUNNING, "load", 5)
+    say(
+        semconv.STEP_ENDED, 60, step_name="load", step_index=1, step_state=StepState.SUCCEEDED, completed=10.0
+    )
+    say(semconv.OPERATION_ENDED, 60, state=State.SUCCEEDED)
+    history.flush()
+    ended_view = history.get("nightly_load-1")
+    assert (ended_view.state, ended_view.elapsed_s) == (State.SUCCEEDED, 60)
+    assert [(step.name, step.state, step.completed) for step in ended_view.steps] == [
+        ("clean", StepState.SUCCEEDED, None),
+        ("load", StepState.SUCCEEDED, 10),
+    ]
+    usual = history.baseline("nightly load")
+    assert usual is not None
+    assert (usual.operation.median_s, usual.steps["clean"].median_s, usual.steps["load"].median_s) == (
+        60,
+        20,
+        40,
+    )
