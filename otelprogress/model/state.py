@@ -269,6 +269,8 @@ class RunState(msgspec.Struct, gc=False, kw_only=True):
     ratio_source: str | None = None
     weight: float = 1.0
     parent: RunState | None = None
+    awaited_parent: str | None = None
+    """Id of the parent it named, while nobody spoke as that."""
     share: Share | None = None
     """Where in its parent it counts."""
     contribution: float = 0.0

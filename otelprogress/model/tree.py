@@ -14,85 +14,30 @@ import msgspec
 
 from otelprogress.exceptions import IllegalTransition, InvalidRecord
 from otelprogress.model import semconv
-from otelprogress.model.bounds import Repairs, check_durable, check_run_id, repaired
+from otelprogress.model.applied import DEFAULT_LIMITS, TICK, Applied, TreeLimits, TreeStats, publish
+from otelprogress.model.bounds import check_durable, check_run_id, repaired
 from otelprogress.model.carriers import Carrier, Lane, admit, give_up
 from otelprogress.model.estimate import stall_after_s
-from otelprogress.model.events import OUTCOMES, Event, FeedEvent, OperationView, Source, State, StepState
+from otelprogress.model.events import OUTCOMES, Event, OperationView, Source, State, StepState
 from otelprogress.model.handles import Handles
-from otelprogress.model.reduce import MOVED, STEP_EVENTS, reduce
-from otelprogress.model.rollup import attach, is_idle, propagate
-from otelprogress.model.state import RunState, Writer
+from otelprogress.model.kinship import Kinship
+from otelprogress.model.reduce import MOVED, reduce
+from otelprogress.model.rollup import is_idle, propagate
+from otelprogress.model.state import RunState
 from otelprogress.model.timetable import Timetable
-from otelprogress.model.views import BaselineLookup, operation_view, step_view
+from otelprogress.model.views import BaselineLookup, operation_view
+from otelprogress.model.writers import Writers
 
-TICK: Final = semconv.OPERATION_PROGRESSED
+__all__ = ["Applied", "OperationTree", "TreeLimits", "TreeStats"]
+
 _SIGNS_OF_LIFE: Final = frozenset(
     {TICK, semconv.STEP_STARTED, semconv.STEP_ENDED, semconv.OPERATION_NOTED, semconv.INPUT_REQUESTED}
 )
 """What only a process that lives says: it takes a verdict of `lost` back."""
 _REVIVED_BY_ALIVE: Final = frozenset({"link", "keepalive", "lease", "pid"})
 """Detectors that judged from outside. The others are the writer's own last word."""
-_SHORT_KIND: Final = {
-    kind: kind.removeprefix(semconv.PREFIX) for kind in semconv.DURABLE_EVENTS | semconv.CONFLATED_EVENTS
-}
 _GONE_KEPT: Final = 8192
 """Evicted runs remembered, so that a late repetition does not bring one back."""
-
-
-class TreeLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """What a tree keeps and how long it waits. Seconds, counts."""
-
-    keep_ended_s: float = 600.0
-    max_runs: int = 100_000
-    """Ended runs go first when there are more; live ones never go."""
-    reorder_window_s: float = 1.0
-    span_end_grace_s: float = 5.0
-    foreign_notes_per_s: float = 10.0
-    foreign_notes_burst: float = 100.0
-    foreign_flush_s: float = 1.0
-    """How long folded notes wait for the one that counts them."""
-    max_depth: int = 256
-    """A run deeper than this becomes a root."""
-    max_held: int = 1024
-    """Events of one run that may wait for their order; more end the wait."""
-
-
-DEFAULT_LIMITS: Final = TreeLimits()
-
-
-class TreeStats(msgspec.Struct, gc=False):
-    """What was counted since the start."""
-
-    applied: int = 0
-    duplicates: int = 0
-    stale: int = 0
-    """Events that said nothing new, or something older than what is known."""
-    after_end: int = 0
-    """Ticks of runs that had ended."""
-    late: int = 0
-    incomplete: int = 0
-    illegal: int = 0
-    """Moves that the transition table does not have."""
-    cycles: int = 0
-    too_deep: int = 0
-    overruled: int = 0
-    """Span events of runs whose log events arrive."""
-    foreign_folded: int = 0
-    revived: int = 0
-    evicted: int = 0
-    alive: int = 0
-    ancestors_touched: int = 0
-    repairs: Repairs = msgspec.field(default_factory=Repairs)
-
-
-class Applied(msgspec.Struct, frozen=True, gc=False):
-    """One thing to publish."""
-
-    event: FeedEvent
-    source: Event
-    """The event behind it: the writer's, or one that the tree made (then without writer and sequence)."""
-    durable: bool
-    terminal: bool
 
 
 class OperationTree:
@@ -117,8 +62,8 @@ class OperationTree:
         self._handles = Handles(next_number)
         self._runs: dict[str, RunState] = {}
         self._spoken = 0
-        self._orphans: dict[str, dict[str, None]] = {}
-        self._writers: dict[str, Writer] = {}
+        self._kinship = Kinship(limits.max_depth, self.stats)
+        self._writers = Writers()
         self._ended: dict[str, int] = {}
         self._gone: dict[str, None] = {}
         self._windows = Timetable()
@@ -166,9 +111,9 @@ class OperationTree:
             self.stats.overruled += 1
             return []
         if event.writer_id or not run.writer.id:
-            self._hear(run, event, now_unix_ns)
+            self._writers.hear(run, event, now_unix_ns)
         if kind == TICK:
-            if not run.spoken and event.name is None:
+            if not run.spoken:
                 return self._hold(run, event, now_unix_ns)
             return self._commit(run, event, now_unix_ns, late=False)
         return self._apply_durable(run, event, now_unix_ns)
@@ -232,50 +177,15 @@ class OperationTree:
         check_run_id(event.run_id)
         if event.run_id in self._gone:
             return None
-        run = RunState(id=event.run_id, tenant=event.tenant, writer=self._writer(event), heard_ns=now_ns)
+        run = RunState(id=event.run_id, tenant=event.tenant, writer=self._writers.of(event), heard_ns=now_ns)
         self._runs[run.id] = run
         return run
 
-    def _writer(self, event: Event) -> Writer:
-        fresh = Writer(event.writer_id, event.service or "", event.process_id)
-        writer = self._writers.setdefault(_writer_key(fresh), fresh)
-        if writer is fresh:
-            writer.lease_s = event.lease_s
-        else:
-            writer.service = writer.service or event.service or ""
-            writer.process_id = writer.process_id if writer.process_id is not None else event.process_id
-        return writer
-
-    def _hear(self, run: RunState, event: Event, now_ns: int) -> None:
-        run.heard_ns = max(run.heard_ns, now_ns)
-        if not run.writer.id and event.writer_id:
-            run.writer.live.pop(run.id, None)
-            self._drop_writer(run.writer)
-            run.writer = self._writer(event)
-            if run.spoken and run.live:
-                self._enlist(run)
-
-    def _enlist(self, run: RunState) -> None:
-        """A live run joins its writer, which may have been dropped while it had no other."""
-        run.writer = self._writers.setdefault(_writer_key(run.writer), run.writer)
-        run.writer.live[run.id] = None
-
-    def _drop_writer(self, writer: Writer) -> None:
-        if not writer.live and not writer.lost:
-            key = _writer_key(writer)
-            if self._writers.get(key) is writer:
-                del self._writers[key]
-
     def _alive(self, event: Event, now_ns: int) -> list[Applied]:
         self.stats.alive += 1
-        writer = self._writers.get(event.writer_id)
-        if writer is None or not event.writer_id:
-            return []
-        writer.heard_ns = max(writer.heard_ns, now_ns)
-        if event.lease_s is not None and 0.0 < event.lease_s <= 86_400.0:
-            writer.lease_s = event.lease_s
+        writer = self._writers.alive(event, now_ns)
         applied: list[Applied] = []
-        for run_id in list(writer.lost):
+        for run_id in () if writer is None else tuple(writer.lost):
             run = self._runs.get(run_id)
             if run is not None and run.extra is not None and run.extra.lost_detector in _REVIVED_BY_ALIVE:
                 applied += self._revive(run, event, now_ns)
@@ -306,8 +216,14 @@ class OperationTree:
             flags = reduce(run, event, late=late)
         except IllegalTransition:
             self.stats.illegal += 1
-            return applied
-        if not flags and (tick or event.sequence is None or (late and event.kind == semconv.OPERATION_ENDED)):
+            if run.handle:
+                return applied
+            flags = 0  # its first word is nonsense, yet it is there
+        if (
+            not flags
+            and run.handle
+            and (tick or event.sequence is None or (late and event.kind == semconv.OPERATION_ENDED))
+        ):
             self.stats.stale += 1
             return applied
         if run.extra is not None and run.extra.label is not labelled and run.handle:
@@ -360,116 +276,27 @@ class OperationTree:
         run.state_ns = 0
         run.started_ns = event.start_unix_ns if event.start_unix_ns is not None else event.time_unix_ns
         run.moved_ns = now_ns
-        self._enlist(run)
+        self._writers.enlist(run)
         if event.weight is not None:
             run.weight = event.weight
-        parent_span_id = event.parent_span_id
-        if parent_span_id and parent_span_id.strip("0"):
-            self._place(run, f"{run.id[:33]}{parent_span_id}")
-        for orphan_id in self._orphans.pop(run.id, ()):
-            orphan = self._runs.get(orphan_id)
-            if orphan is not None and orphan.parent is None and self._may_attach(orphan, run):
-                attach(orphan, run)
-                propagate(orphan, now_ns, moved=False)
-
-    def _place(self, run: RunState, parent_id: str) -> None:
-        parent = self._runs.get(parent_id)
-        if parent_id == run.id:
-            self.stats.cycles += 1
-        elif parent is None or not parent.spoken:
-            # Its parent may be on its way, or be a span that is no operation: a root until somebody speaks.
-            self._orphans.setdefault(parent_id, {})[run.id] = None
-        elif self._may_attach(run, parent):
-            attach(run, parent)
-
-    def _may_attach(self, run: RunState, parent: RunState) -> bool:
-        if parent.tenant != run.tenant:
-            return False
-        above: RunState | None = parent
-        for _ in range(self.limits.max_depth):
-            if above is None:
-                return True
-            if above is run:
-                self.stats.cycles += 1
-                return False
-            above = above.parent
-        self.stats.too_deep += 1
-        return False
+        self._kinship.place(run, event.parent_span_id or "", self._runs)
+        self._kinship.adopt(run, self._runs, now_ns)
 
     def _settle(self, run: RunState, now_ns: int) -> None:
         """A run ended, or came back from being lost."""
-        writer = run.writer
-        if run.live:
-            self._ended.pop(run.id, None)
-            writer.lost.pop(run.id, None)
-            self._enlist(run)
-            return
-        writer.live.pop(run.id, None)
         self._ended.pop(run.id, None)
+        if run.live:
+            self._writers.enlist(run)
+            return
         self._ended[run.id] = now_ns
-        if run.state is State.LOST:
-            writer.lost[run.id] = None
-        else:
-            writer.lost.pop(run.id, None)
+        self._writers.discharge(run)
         carrier = run.carrier
         if carrier is not None:
             carrier.closing = carrier.closes_ns = None
-        self._drop_writer(writer)
 
     def _publish(self, run: RunState, event: Event, now_ns: int, *, late: bool) -> Applied:
-        kind = event.kind
-        durable = kind != TICK
-        terminal = kind == semconv.OPERATION_ENDED
-        run.revision += 1
-        revision = run.revision
-        previous_durable, previous_terminal = run.durable_revision, run.terminal_revision
-        if durable:
-            run.durable_revision = revision
-            if terminal:
-                run.terminal_revision = revision
         self.stats.applied += 1
-        view = operation_view(run, now_ns, baselines=self._baselines)
-        if not durable:
-            return Applied(
-                FeedEvent(
-                    kind="operation.progressed",
-                    operation=view,
-                    revision=revision,
-                    previous_durable=previous_durable,
-                    previous_terminal=previous_terminal,
-                    time_unix_ns=event.time_unix_ns,
-                ),
-                event,
-                durable=False,
-                terminal=False,
-            )
-        step = None
-        if kind in STEP_EVENTS and run.plan is not None:
-            found = _said_step(run, event)
-            step = None if found is None else step_view(run.plan.steps[found])
-        return Applied(
-            FeedEvent(
-                kind=_SHORT_KIND[kind],
-                operation=view,
-                revision=revision,
-                previous_durable=previous_durable,
-                previous_terminal=previous_terminal,
-                time_unix_ns=event.time_unix_ns,
-                late=late,
-                step=step,
-                message=event.message,
-                level=event.level,
-                control_id=event.control_id,
-                control_action=event.control_action,
-                control_actor=event.control_actor,
-                control_reason=event.control_reason,
-                control_refusal=event.control_refusal,
-                folded=event.folded,
-            ),
-            event,
-            durable=True,
-            terminal=terminal,
-        )
+        return publish(run, event, now_ns, late=late, baselines=self._baselines)
 
     # --- waiting for order ------------------------------------------------------------------------------------
 
@@ -668,8 +495,7 @@ class OperationTree:
 
     def runs_of_writer(self, writer_id: str) -> Iterator[str]:
         """The live runs of one process incarnation."""
-        writer = self._writers.get(writer_id)
-        return iter(()) if writer is None else iter(tuple(writer.live))
+        return self._writers.live_runs(writer_id)
 
     def __len__(self) -> int:
         return self._spoken
@@ -710,39 +536,15 @@ class OperationTree:
         self._ended.pop(run.id, None)
         self._spoken -= 1
         self._handles.forget(run)
-        run.writer.lost.pop(run.id, None)
-        self._drop_writer(run.writer)
-        if run.parent is not None and run.parent.family is not None:
-            run.parent.family.ids.pop(run.id, None)
-        if run.family is not None:
-            for child_id in run.family.ids:
-                child = self._runs.get(child_id)
-                if child is not None:
-                    child.parent = child.share = None
+        self._writers.forget(run)
+        self._kinship.forget(run, self._runs)
         if run.state is not State.LOST:
             self._gone[run.id] = None
             if len(self._gone) > _GONE_KEPT:
                 del self._gone[next(iter(self._gone))]
 
 
-def _writer_key(writer: Writer) -> str:
-    return writer.id or f"{writer.service}/{writer.process_id or ''}"
-
-
 def _carrier(run: RunState) -> Carrier:
     if run.carrier is None:
         run.carrier = Carrier()
     return run.carrier
-
-
-def _said_step(run: RunState, event: Event) -> int | None:
-    """The position of the step that an applied event was about."""
-    plan = run.plan
-    if plan is None:
-        return None
-    index, name = event.step_index, event.step_name
-    if index is not None and 0 <= index < len(plan.steps) and (not name or plan.steps[index].name == name):
-        return index
-    if plan.by_name is not None and name:
-        return plan.by_name.get(name)
-    return next((record.index for record in plan.steps if record.name == name), None)
