@@ -161,6 +161,8 @@ class World:
         tree: Callable[[], OperationTree] = OperationTree,
         forget_on_restart: bool = False,
         crashes: float = 0.01,
+        ring_events: int | None = None,
+        frame_bytes: int | None = None,
     ) -> None:
         self.rng = random.Random(seed)
         self.now_s = 0.0
@@ -168,11 +170,12 @@ class World:
         self.new_tree = tree
         self.forget_on_restart = forget_on_restart
         self.tree = tree()
-        self.ring_events = self.rng.choice((8, 30, 1000))
+        self.ring_events = ring_events or self.rng.choice((8, 30, 1000))
         # Small frames and snapshots, so that everything comes in several parts.
-        self.limits = Limits(server_frame_bytes=self.rng.choice((4096, 16_384)), bookmark_filtered=5)
+        self.limits = Limits(
+            server_frame_bytes=frame_bytes or self.rng.choice((4096, 16_384)), bookmark_filtered=5
+        )
         self.epoch = 0
-        self.lost_ring = False
         self.accepted: list[Accepted] = []
         self.writers: list[Writer] = []
         self.last_view: dict[str, OperationView] = {}
