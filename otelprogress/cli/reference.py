@@ -22,6 +22,7 @@ _EXIT_CODES: Final = {
     ExitCode.CANCELLED: "the operation was cancelled",
     ExitCode.TIMEOUT: "`--timeout` is over; the operation goes on",
     ExitCode.INTERRUPTED: "Ctrl-C",
+    ExitCode.TERMINATED: "`watch` was ended by SIGTERM",
 }
 
 

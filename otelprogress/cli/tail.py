@@ -60,6 +60,10 @@ def tail(
             help="With --digest: what happens within so long is told at once.",
         ),
     ] = 1.0,
+    max_tokens: Annotated[
+        int,
+        typer.Option("--max-tokens", min=50, metavar="N", help="With --digest: the budget of one, about."),
+    ] = 800,
     url: options.Url = None,
     token_file: options.TokenFile = None,
 ) -> None:
@@ -75,19 +79,20 @@ def tail(
                 name, level=level.value, cursor=cursor, max_rate_hz=max_rate_hz, roots=not children
             ),
             digest_every_s=every_s if digest else None,
+            max_tokens=max_tokens,
         )
     )
 
 
 async def _tail(
-    client: AsyncClient, open_watch: Callable[[], Watch], *, digest_every_s: float | None
+    client: AsyncClient, open_watch: Callable[[], Watch], *, digest_every_s: float | None, max_tokens: int
 ) -> None:
     async with client:
         watched = open_watch()
         if digest_every_s is None:
             await _print_events(watched)
         else:
-            await _print_digests(watched, digest_every_s)
+            await _print_digests(watched, digest_every_s, max_tokens)
 
 
 async def _print_events(watched: Watch) -> None:
@@ -97,10 +102,10 @@ async def _print_events(watched: Watch) -> None:
         say(json_line({**msgspec.to_builtins(event), "cursor": watched.cursor}))
 
 
-async def _print_digests(watched: Watch, every_s: float) -> None:
+async def _print_digests(watched: Watch, every_s: float, max_tokens: int) -> None:
     from otelprogress.cli.digesting import Digester
 
-    digester = Digester()
+    digester = Digester(max_tokens=max_tokens)
     heard = asyncio.Event()
 
     async def listen() -> None:

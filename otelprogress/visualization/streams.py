@@ -90,7 +90,7 @@ class AboveTheBars(io.TextIOBase):
         with self._lock:
             whole, newline, rest = (self.partial + text).rpartition("\n")
             # A carriage return starts the line again: only what follows is still on the screen.
-            rest = _last_drawn(rest)
+            rest = rest[rest.rstrip("\r").rfind("\r") + 1 :]
             if len(rest) > MAX_PARTIAL_CHARS:
                 newline, whole, rest = "\n", whole + newline + rest, ""
             self.partial = rest
@@ -106,10 +106,8 @@ class AboveTheBars(io.TextIOBase):
 
 
 def _last_drawn(line: str) -> str:
-    if "\r" not in line:
-        return line
-    body = line.rstrip("\r")
-    return body.rpartition("\r")[2] or body
+    """What is left of a line on the screen whose start was returned to."""
+    return line.rstrip("\r").rpartition("\r")[2]
 
 
 class Redirection:
@@ -170,7 +168,9 @@ class Redirection:
 
     def partials(self) -> list[str]:
         """The unfinished lines, as they are."""
-        return [partial for proxy in self._proxies if proxy.active and (partial := proxy.partial)]
+        return [
+            _last_drawn(partial) for proxy in self._proxies if proxy.active and (partial := proxy.partial)
+        ]
 
     def _proxy_for(self, stream: TextIO | AboveTheBars | None) -> AboveTheBars | None:
         if isinstance(stream, AboveTheBars):

@@ -53,3 +53,10 @@ def test_tail_prints_digests(shell):
     result = shell("tail", "--digest", "--every", "0.01")
     assert result.exit_code == 0
     assert result.stdout.startswith("@t1 why: started full\n")
+
+
+def test_a_digest_keeps_to_its_budget(shell):
+    shell.client.events = [FeedEvent(kind="snapshot", operation=make_view(number)) for number in range(500)]
+    (output,) = [shell("tail", "--digest", "--every", "0.01", "--max-tokens", "100").stdout]
+    assert len(output) < 600
+    assert "left out" in output

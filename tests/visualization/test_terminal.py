@@ -110,6 +110,18 @@ def test_another_bar_that_returns_to_the_start_of_its_line_is_shown_as_one_line(
 
 
 @on_a_terminal
+def test_a_count_that_ends_in_a_carriage_return_is_one_line_too(screen, view):
+    view.update([make_view(ratio=0.5)], NOW)
+    for percent in (10, 20, 30):
+        print(f"other {percent}%", end="\r")
+    view.update([make_view(ratio=0.5)], NOW)
+    assert screen.lines[0] == "other 30%"
+    print("\nnext")
+    view.update([make_view(ratio=0.5)], NOW)
+    assert screen.lines[:2] == ["other 30%", "next"]
+
+
+@on_a_terminal
 def test_a_standard_output_that_is_a_file_is_left_alone(screen, view, monkeypatch):
     file = io.StringIO()
     monkeypatch.setattr(sys, "stdout", file)
