@@ -61,6 +61,7 @@ AttributeValue = str | bool | int | float | tuple[str, ...] | tuple[float, ...]
 
 KNOWN_EVENTS: Final = semconv.DURABLE_EVENTS | semconv.CONFLATED_EVENTS | {semconv.STEPS_FOLDED}
 
+_AS_THEY_ARE: Final = (*TEXT_LISTS, *JSON_TEXTS)
 _SEVERITY_WARN: Final = 13
 _SEVERITY_ERROR: Final = 17
 _SAMPLED_FLAG: Final = 1
@@ -85,7 +86,7 @@ def event_to_attributes(event: Event) -> dict[str, AttributeValue]:
         value = getattr(event, field)
         if value is not None:
             said[attribute] = value
-    for field, attribute, _ in (*TEXT_LISTS, *JSON_TEXTS):
+    for field, attribute, _ in _AS_THEY_ARE:
         value = getattr(event, field)
         if value is not None:
             said[attribute] = value

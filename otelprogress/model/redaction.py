@@ -84,12 +84,39 @@ _MAYBE_AUTHORIZATION: Final = re.compile(
 )
 
 
+# Every secret above has one of these in it. Looking for them is thirty times cheaper than the pattern, and almost no
+# text has any.
+_HINTS: Final = (
+    *("pass", "pwd", "secret", "token", "key", "auth", "cred", "cookie", "session", "signature"),
+    *("bearer", "basic", "digest", "negotiate", "://", "eyj", "akia", "asia", "aiza", "ya29", "sg."),
+    *(
+        "ghp_",
+        "gho_",
+        "ghu_",
+        "ghs_",
+        "ghr_",
+        "github_pat_",
+        "glpat-",
+        "xox",
+        "hf_",
+        "npm_",
+        "dop_v1",
+        "shpat",
+        "pypi-",
+    ),
+    *("sk-", "sk_", "rk-", "rk_", "pk-", "pk_"),
+)
+
+
 def redact(text: str) -> str:
     """The text with everything that looks like a secret replaced by `[redacted]`; what names it stays.
 
     Known are private keys, `Authorization` values, `password=…` and its relatives, passwords in URLs, JSON web
     tokens and the keys of well-known services.
     """
+    lowered = text.lower()
+    if not any(hint in lowered for hint in _HINTS):
+        return text
     text = _MAYBE_AUTHORIZATION.sub(rf"\1{REDACTED}", text)
     return _SECRET_VALUE.sub(_without_the_secret, text)
 

@@ -46,6 +46,29 @@ def test_what_looks_like_a_secret_is_replaced(text: str) -> None:
     assert REDACTED in redact(text)
 
 
+@pytest.mark.parametrize(
+    "front",
+    [
+        "gho_",
+        "ghu_",
+        "ghs_",
+        "ghr_",
+        "glpat-",
+        "rk_live_",
+        "pk_test_",
+        "hf_",
+        "npm_",
+        "shpat_",
+        "dop_v1_",
+        "pypi-",
+        "AIza",
+        "ya29.",
+    ],
+)
+def test_the_keys_of_well_known_services_are_replaced(front: str) -> None:
+    assert redact(f"used {front}{SECRET} twice") == f"used {REDACTED} twice"
+
+
 def test_a_cloud_key_is_replaced() -> None:
     assert redact("key AKIAIOSFODNN7EXAMPLE used") == f"key {REDACTED} used"
 
