@@ -1,0 +1,136 @@
+"""One state, one log, one list of changes."""
+
+from __future__ import annotations
+
+import pytest
+
+from otelprogress.exceptions import InvalidRecord
+from otelprogress.model.events import Event
+from otelprogress.protocol.filters import Matcher
+from otelprogress.protocol.hub import Hub, TickPosition
+from otelprogress.protocol.messages import Filter
+
+from .feed_kit import KEY, Stage, rid
+
+ALL = Filter(roots=False)
+
+
+def test_a_duplicate_leaves_no_trace():
+    stage = Stage()
+    stage.start(1, sequence=1, writer_id="w")
+    head, changes = stage.hub.head, stage.hub.changes
+    stage.start(1, sequence=1, writer_id="w")
+    assert (stage.hub.head, stage.hub.changes) == (head, changes) == (1, 1)
+
+
+def test_a_malformed_event_is_the_writers_mistake():
+    with pytest.raises(InvalidRecord):
+        Stage().hub.publish(Event(kind="otelprogress.operation.started", run_id="x", time_unix_ns=1), 1)
+
+
+def test_ticks_are_in_no_log():
+    stage = Stage()
+    stage.start(1)
+    for completed in range(100):
+        stage.tick(1, completed)
+    assert stage.hub.head == 1
+
+
+def test_a_durable_event_settles_the_tick_that_was_owed():
+    stage = Stage()
+    stage.start(1)
+    at = TickPosition(stage.hub.changes)
+    stage.tick(1, 5)
+    stage.note(1)
+    frame, then = stage.hub.pull_ticks(
+        "1", Matcher(Filter()), at, position=stage.hub.head, now_unix_ns=stage.now_ns, frame_bytes=4096
+    )
+    assert frame is None
+    assert not stage.hub.has_ticks(then)
+
+
+def test_a_query_gives_live_ones_and_then_the_newest_with_their_steps():
+    stage = Stage()
+    stage.start(1, steps=("a", "b"))
+    stage.start(2)
+    stage.start(3)
+    stage.end(3)
+    views = stage.hub.query(ALL, stage.now_ns)
+    assert [view.id for view in views] == [rid(2), rid(1), rid(3)]
+    assert [step.name for step in views[1].steps] == ["a", "b"]
+    assert [view.id for view in stage.hub.query(ALL, stage.now_ns, limit=1)] == [rid(2)]
+    assert stage.hub.query(Filter(name="x"), stage.now_ns) == []
+
+
+def test_a_query_passes_over_what_ended_long_ago():
+    stage = Stage()
+    stage.start(1)
+    stage.end(1)
+    stage.now_s += 100
+    assert stage.hub.query(Filter(ended_within_s=50.0), stage.now_ns) == []
+    assert len(stage.hub.query(Filter(ended_within_s=150.0), stage.now_ns)) == 1
+
+
+def test_a_parent_is_never_shown_twice_under_one_revision_in_two_states():
+    stage = Stage()
+    stage.start(1)
+    stage.start(2, parent=1)
+    shown = {}
+    for completed in range(20):
+        stage.tick(2, completed)
+        for _ in range(2):
+            view = stage.hub.view(rid(1), stage.now_ns)
+            assert shown.setdefault(view.revision, view.ratio) == view.ratio
+    assert len(shown) >= 19
+
+
+def test_unknown_runs_have_no_view():
+    stage = Stage()
+    assert stage.hub.view(rid(1), stage.now_ns) is None
+    assert stage.hub.operation_part(rid(1), stage.now_ns) is None
+
+
+def test_a_hub_takes_over_a_tree_and_goes_on_with_its_revisions():
+    stage = Stage()
+    stage.start(1)
+    stage.note(1)
+    hub = Hub(stage.hub.tree, epoch="e2", cursor_key=KEY)
+    assert [view.revision for view in hub.query(ALL, stage.now_ns)] == [2]
+    stage.hub = hub
+    stage.tick(1, 1)
+    frame, _ = hub.pull_ticks(
+        "1", Matcher(ALL), TickPosition(0), position=0, now_unix_ns=stage.now_ns, frame_bytes=4096
+    )
+    assert b'"previous_durable":2' in frame
+
+
+def test_time_makes_runs_stall_and_be_forgotten():
+    stage = Stage()
+    stage.start(1, stall_after_s=5.0)
+    stage.tick(1, 1)
+    assert stage.hub.next_deadline_unix_ns() is not None
+    stage.now_s += 10
+    (applied,) = stage.hub.advance(stage.now_ns)
+    assert applied.event.operation.stalled
+    assert stage.hub.head == 2
+    stage.end(1)
+    stage.now_s += 700
+    assert stage.hub.advance(stage.now_ns) == []
+    assert stage.hub.view(rid(1), stage.now_ns) is None
+    assert stage.hub.head == 4
+
+
+def test_memory_of_shared_frames_is_bounded():
+    stage = Stage(ring_events=50)
+    stage.start(1)
+    for number in range(6000):
+        stage.note(1, f"{number}")
+        stage.hub.pull("1", Matcher(ALL), "milestones", stage.hub.head - 1, frame_bytes=4096)
+    assert len(stage.hub._memo) <= 4096
+
+
+def test_an_event_with_a_huge_attribute_still_fits():
+    stage = Stage()
+    stage.start(1, attributes={"blob": "x" * 200_000})
+    pull = stage.hub.pull("1", Matcher(ALL), "milestones", 0, frame_bytes=256 * 1024)
+    assert len(pull.frames[0]) < 2000
