@@ -1,7 +1,7 @@
 """What ran here, after it ended: a local SQLite history of this user's operations.
 
 It listens to a host. Listening only notes what changed; a thread of its own writes it: a run when it starts, every
-five seconds while it moves, and when it ends. The application and the feed never wait for the disk, except for
+five seconds while it moves, a second after a step at the latest, and when it ends. The application and the feed never wait for the disk, except for
 the number in a handle (`next_number`), which is taken in blocks and waits 0.1 s at most.
 
 Kept for 30 days are names, counts, durations, outcomes, the last message and the pid; neither attributes nor results
@@ -43,6 +43,9 @@ _LINGER_S: Final = 0.1
 _FORGET_EVERY_S: Final = 6 * 3600.0
 _MAX_BLOCK: Final = 1024
 _AT_ONCE: Final = frozenset({"operation.started", "operation.ended"})
+_SOON: Final = frozenset({"step.started", "step.ended", "operation.state_changed"})
+_SOON_S: Final = 1.0
+"""What a process that is killed can have done unseen by its history, where it has steps."""
 _NOT_RECORDED: Final = frozenset({"writer.alive", "left"})
 
 _LOG = logging.getLogger("otelprogress.history")
@@ -135,7 +138,7 @@ class History:
         """Note what changed; a listener of `Host`. Never blocks on the disk."""
         if self.off_because is not None or os.getpid() != self._pid:
             return
-        urgent = False
+        urgent = soon = False
         with self._changed:
             if self._closing:
                 return
@@ -152,12 +155,16 @@ class History:
                 if event.step is not None and len(self._steps) < MAX_PENDING:
                     self._steps[view.id, event.step.index] = event.step
                 urgent = urgent or event.kind in _AT_ONCE
+                soon = soon or event.kind in _SOON
             if not self._runs:
                 return
-            if was_idle:
-                self._due_s = time.monotonic() + self._write_every_s
+            now_s = time.monotonic()
+            due_s = now_s + (min(_SOON_S, self._write_every_s) if soon else self._write_every_s)
+            is_earlier = was_idle or due_s < self._due_s
+            if is_earlier:
+                self._due_s = due_s
             self._urgent = self._urgent or urgent
-            if was_idle or urgent:
+            if is_earlier or urgent:
                 self._changed.notify()
         if self._thread is None:
             self._start()

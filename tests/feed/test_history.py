@@ -87,6 +87,13 @@ def test_a_run_that_moves_is_written_now_and_then(path: Path) -> None:
     history.close()
 
 
+def test_a_step_is_written_before_the_next_round(path: Path) -> None:
+    with History(path, clock=ManualClock(T0), write_every_s=3600) as history:
+        history(applied("operation.progressed", view()))
+        history(applied("step.started", view(), StepView(name="load", index=0, state=StepState.RUNNING)))
+        eventually(lambda: len(history.operations()) == 1)
+
+
 def test_a_tick_alone_does_not_wake_the_disk(history: History, path: Path) -> None:
     history(applied("operation.progressed", view()))
     assert not path.exists()
