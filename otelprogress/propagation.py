@@ -133,9 +133,9 @@ class Propagated(Generic[P, R]):
         try:
             link = self._carrier.get(LINK)
             if link and active.current is None:
-                os.environ[LINK] = link
+                os.environ.setdefault(LINK, link)  # for the children of this process
                 # Looked up by name: the composition root stands above this module.
-                importlib.import_module("otelprogress.runtime").configure()
+                importlib.import_module("otelprogress.runtime").join_link(link)
             # On top of what is current here: baggage and the like of this process stay. A fork may have left an
             # operation of the parent's in it, which need not be the one that the call belongs to.
             return _W3C.extract(self._carrier, otel_context.set_value(active.KEY, None))

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from otelprogress.view_driver import ViewDriver
 
 LINK_VARIABLE: Final = "OTELPROGRESS_LINK"
+RING_EVENTS: Final = 65_536
 BASELINE_KEPT_S: Final = 60.0
 _SOON_NS: Final = 10_000_000_000
 _logger = logging.getLogger("otelprogress")
@@ -94,13 +95,20 @@ class Runtime:
             baselines=None if history is None else _Baselines(history),
         )
         self.host: Host = Host(
-            Hub(tree, epoch=secrets.token_hex(8), cursor_key=CursorKey(secrets.token_bytes(32)))
+            Hub(
+                tree,
+                epoch=secrets.token_hex(8),
+                cursor_key=CursorKey(secrets.token_bytes(32)),
+                # Nobody subscribes to a child: its parent keeps the log.
+                ring_events=1 if is_child else RING_EVENTS,
+            )
         )
         # A child too: a parent shows what its children say, and exports none of it.
         self.sender: Sender | None = self._make_sender(version, writer_id)
         service = {"service.name": settings.service_name} if settings.service_name else {}
+        self.span_processor = ProgressSpanProcessor(rules)
         self.binding: ProviderBinding = ProviderBinding(
-            span_processor=ProgressSpanProcessor(rules),
+            span_processor=self.span_processor,
             log_processor=ProgressLogProcessor(),
             sender=self.sender,
             version=version,
@@ -182,6 +190,20 @@ class Runtime:
             self._undo.append(lambda: logging_notes.uninstall(handler))
         _install_integrations(settings.integrations)
 
+    def facts(self) -> dict[str, str]:
+        """What a feed says of its process: `otelprogress doctor` shows it."""
+        facts = {"service": self.instrumentation.service, "pid": str(self.pid), "version": _version()}
+        with contextlib.suppress(Exception):  # the application's providers are asked: whatever they are
+            facts["providers"] = "; ".join(
+                f"{one.signal}: {' '.join(filter(None, (one.origin, one.kind)))}"
+                + (f" to {', '.join(one.exporters)}" if one.exporters else "")
+                + (f" ({one.note})" if one.note else "")
+                for one in self.binding.providers()
+            )
+        if rules := self.span_processor.rules.rules:
+            facts |= {"rules": str(len(rules)), "rule_spans": str(self.span_processor.seen)}
+        return facts
+
     def _drain(self) -> bool:
         self.host.drain()
         due = self.host.next_deadline_unix_ns()
@@ -209,11 +231,7 @@ class Runtime:
             bind=settings.bind,
             port=settings.port,
             worker_handler=WorkerLinks(self.host, token=token),
-            server_info={
-                "service": self.instrumentation.service,
-                "pid": str(self.pid),
-                "version": _version(),
-            },
+            server_info=self.facts,
         )
         server.start()
         self.server = server

@@ -50,6 +50,11 @@ def guard_peer(host: str, port: int) -> None:
     _peers.add((host, port))
 
 
+def release_peer(host: str, port: int) -> None:
+    """The opposite of `guard_peer`; somebody else may listen at that address next."""
+    _peers.discard((host, port))
+
+
 def release_listener(host: str, port: int) -> None:
     """The opposite of `guard_listener`; an unknown address is ignored."""
     _local.discard((host, port))

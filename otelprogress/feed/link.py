@@ -103,6 +103,7 @@ class LinkClient:
         self._opened_at_s = 0.0
         self._retry_at_s = 0.0
         self._given_up = False
+        self._unanswered = False
         self._ended = False
         self._healthy = False
         self._closing_at_s: float | None = None
@@ -151,15 +152,19 @@ class LinkClient:
                 kernel has taken arrives even when this process is killed the next moment.
 
         Returns:
-            Whether that was reached. `True` at once when there is nothing to send, or nobody to send it to.
+            Whether that was reached. `True` at once when there is nothing to send, or nobody to send it to. `False`
+            at once when an earlier flush was in vain and the parent has not been heard since: a parent that stands
+            still costs its children one `timeout_s`, not one for each task.
         """
         if self._has_nothing_to_do() and (not acknowledged or self._session.settled):
             return True
+        if self._unanswered:
+            return False
         with self._settled:
             self._flush_wanted += 1
             wanted = self._flush_wanted
             self._ring()
-            return self._settled.wait_for(
+            flushed = self._settled.wait_for(
                 lambda: (
                     self._given_up
                     or self._ended
@@ -167,6 +172,8 @@ class LinkClient:
                 ),
                 timeout_s,
             )
+        self._unanswered = not flushed
+        return flushed
 
     def close(self, timeout_s: float = _EXIT_FLUSH_S) -> None:
         """Send what is waiting, say `bye`, end the connection and the thread; in `timeout_s` or less.
@@ -325,6 +332,7 @@ class LinkClient:
         now_s = time.monotonic()
         try:
             for message in wire.read():
+                self._unanswered = False
                 self._session.receive(message)
         except FeedDenied as refused:
             self._give_up(str(refused))

@@ -81,7 +81,7 @@ class LinkWire:
         self._pending: deque[memoryview] = deque()
         self._parts: list[bytes] = []
         self._eof_wanted = False
-        self._socket = _connect(url, connect_timeout_s)
+        self._socket, self._peer = _connect(url, connect_timeout_s)
         self.closed = False
         request = self._protocol.connect()
         if token:
@@ -177,6 +177,7 @@ class LinkWire:
         if not self.closed:
             self.closed = True
             self._pending.clear()
+            fork.release_peer(*self._peer)
             self._socket.close()
 
     def _collect(self) -> None:
@@ -195,16 +196,17 @@ class LinkWire:
             self._parts.clear()
 
 
-def _connect(url: str, timeout_s: float) -> socket.socket:
+def _connect(url: str, timeout_s: float) -> tuple[socket.socket, fork.Address]:
     parts = urllib.parse.urlsplit(url)
     host, port = parts.hostname or "127.0.0.1", parts.port or 80
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    peer = (str(address[0]), int(address[1]))
     sock = socket.socket(family, kind, protocol)
     fork.guard_connecting(sock.fileno())
     try:
         sock.settimeout(timeout_s)
         sock.connect(address)
-        fork.guard_peer(str(address[0]), int(address[1]))
+        fork.guard_peer(*peer)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         keep_alive(sock)
         sock.setblocking(False)
@@ -213,7 +215,7 @@ def _connect(url: str, timeout_s: float) -> socket.socket:
         sock.close()
         raise FeedUnavailable(f"nobody listens at {host}:{port}: {failed}") from failed
     fork.release_connecting(sock.fileno())
-    return sock
+    return sock, peer
 
 
 def _raise_refusal(refused: Exception) -> None:

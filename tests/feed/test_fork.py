@@ -133,3 +133,19 @@ print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
     )
     assert answer.stdout.strip() == "7"
+
+
+def test_a_released_peer_is_a_strangers_again(listener: socket.socket):
+    fork.guard_peer(*listener.getsockname())
+    fork.release_peer(*listener.getsockname())
+    with socket.create_connection(listener.getsockname()) as client:
+        accepted, _ = listener.accept()
+        pid = forked_child()
+        try:
+            client.close()
+            accepted.settimeout(0.2)
+            with pytest.raises(TimeoutError):
+                accepted.recv(1)
+        finally:
+            accepted.close()
+            end(pid)

@@ -312,3 +312,20 @@ def test_a_forked_child_leaves_the_link_to_its_parent(parent: Parent):
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
     assert parent.links.stats.lost_runs == 0
+
+
+def test_a_parent_that_stands_still_costs_one_wait_and_not_one_for_each_task(tmp_path: Path):
+    tmp_path.chmod(0o700)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        path = runtime_file.write(f"ws://127.0.0.1:{silent.getsockname()[1]}", TOKEN, folder=tmp_path)
+        host = real_host()
+        link = LinkClient(host, path, writer_id="w")
+        link.attach()
+        host.submit(started())
+        assert not link.flush(0.1)
+        began_s = time.monotonic()
+        for n in range(2, 50):
+            host.submit(noted(n))
+            assert not link.flush(60)
+        assert time.monotonic() - began_s < 30
+        link.close(0.5)
