@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+import otelprogress as progress
+from otelprogress.exceptions import OperationCancelled
+from otelprogress.gate import Gate
+from otelprogress.model.events import State
+from tests.recording import recording
+from tests.waiting import aeventually, eventually
+
+
+def test_a_paused_loop_stands_still_and_goes_on():
+    seen = []
+    with recording() as said:
+
+        def train() -> None:
+            with progress.operation("train", controls=["pause"]) as operation:
+                operations.append(operation)
+                for n in progress.track(range(3)):
+                    seen.append(n)
+                    if n == 0:
+                        operation.pause()
+
+        operations: list = []
+        thread = threading.Thread(target=train)
+        thread.start()
+        eventually(lambda: said.of("control.applied"))
+        assert seen == [0]
+        assert [event.state for event in said.of("operation.state_changed")] == [State.PAUSED]
+        assert operations[0].resume()
+        thread.join()
+    assert seen == [0, 1, 2]
+    assert [event.state for event in said.of("operation.state_changed")] == [State.PAUSED, State.RUNNING]
+    assert [event.control_action for event in said.of("control.applied")] == ["pause", "resume"]
+
+
+def test_a_loop_that_a_blocking_source_holds_is_cancelled_at_its_next_item():
+    release = threading.Event()
+
+    def slow():
+        yield 1
+        release.wait(30)
+        yield 2
+
+    outcome: list = []
+    with recording():
+
+        def work() -> None:
+            with progress.operation("work", controls=["cancel"]) as operation:
+                operations.append(operation)
+                try:
+                    for n in progress.track(slow()):
+                        outcome.append(n)
+                except OperationCancelled as cancelled:
+                    outcome.append(cancelled.reason)
+
+        operations: list = []
+        thread = threading.Thread(target=work)
+        thread.start()
+        eventually(lambda: outcome)
+        operations[0].cancel("enough")
+        release.set()
+        thread.join()
+    assert outcome == [1, "enough"]
+
+
+def test_a_paused_gate_can_be_cancelled():
+    applied: list[str] = []
+    gate = Gate(applied.append)
+    gate.pause()
+    raised: list[str] = []
+
+    def obey() -> None:
+        try:
+            gate.check()
+        except OperationCancelled as cancelled:
+            raised.append(cancelled.reason)
+
+    thread = threading.Thread(target=obey)
+    thread.start()
+    eventually(lambda: applied)
+    gate.cancel("enough")
+    thread.join()
+    assert (applied, raised) == (["pause", "cancel"], ["enough"])
+
+
+def test_a_child_that_is_paused_sees_its_parents_cancel():
+    applied: list[str] = []
+    parent = Gate(applied.append)
+    child = Gate(applied.append, parent)
+    child.pause()
+    raised: list[str] = []
+
+    def obey() -> None:
+        try:
+            child.check()
+        except OperationCancelled as cancelled:
+            raised.append(cancelled.reason)
+
+    thread = threading.Thread(target=obey)
+    thread.start()
+    eventually(lambda: applied)
+    parent.cancel("all of it")
+    thread.join()
+    assert raised == ["all of it"]
+
+
+async def test_on_a_running_loop_a_checkpoint_honours_cancel_and_never_blocks():
+    gate = Gate(lambda action: None)
+    gate.pause()
+    gate.check()
+    gate.cancel()
+    with pytest.raises(OperationCancelled):
+        gate.check()
+
+
+async def test_a_sync_loop_on_a_running_loop_goes_on_while_paused_and_obeys_cancel():
+    with recording(), progress.operation("work", controls=["cancel", "pause"]) as operation:
+        seen = []
+        with pytest.raises(OperationCancelled):
+            for n in progress.track(range(1000)):
+                seen.append(n)
+                if n == 2:
+                    operation.pause()
+                if n == 5:
+                    operation.cancel()
+        assert seen == list(range(6))
+        assert operation.root.completed == 5
+
+
+async def test_an_async_checkpoint_stands_still_while_the_loop_goes_on():
+    with recording() as said:
+
+        async def work() -> str:
+            async with progress.operation("work", controls=["pause", "cancel"]) as operation:
+                operations.append(operation)
+                operation.pause()
+                await progress.acheckpoint()
+                return "done"
+
+        operations: list = []
+        task = asyncio.ensure_future(work())
+        await aeventually(lambda: said.of("control.applied"))
+        await asyncio.sleep(0)
+        assert not task.done()
+        # From another thread, as a command from the feed would come.
+        await asyncio.to_thread(operations[0].resume)
+        assert await task == "done"
+
+
+async def test_an_async_checkpoint_of_a_child_sees_its_parents_resume_and_cancel():
+    parent = Gate(lambda action: None)
+    child = Gate(lambda action: None, parent)
+    parent.pause()
+    task = asyncio.ensure_future(child.acheck())
+    await asyncio.sleep(0)
+    child.pause()
+    await asyncio.to_thread(parent.resume)
+    await asyncio.sleep(0)
+    assert not task.done()
+    await asyncio.to_thread(parent.cancel, "enough")
+    with pytest.raises(OperationCancelled, match="enough"):
+        await task
