@@ -11,14 +11,14 @@ import logging
 from collections.abc import Collection
 from typing import Any, Final
 
-from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
+from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]  # it turns checking off for itself
 
 _LOG = logging.getLogger("otelprogress")
 _RUNTIME: Final = "otelprogress.runtime"
 """By name: the composition root knows this package, not the other way round."""
 
 
-class ProgressInstrumentor(BaseInstrumentor):
+class ProgressInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # see its import
     """Configures progress from the environment (`OTELPROGRESS_FEED`, `OTELPROGRESS_RULES`, …); see `configure()`."""
 
     def instrumentation_dependencies(self) -> Collection[str]:

@@ -39,6 +39,8 @@ _LINGER_S: Final = 0.010
 _TICK_INTERVAL_S: Final = 1.0
 _METRICS_INTERVAL_S: Final = 60.0
 _COMPLAIN_EVERY_S: Final = 60.0
+_PATIENCE_S: Final = 5.0
+"""A receiver that starts a moment later, and a process that lives for a moment, are worth no line."""
 _MAX_DURABLE: Final = 32_768
 _MAX_SPANS: Final = 4_096
 _MAX_METRIC_REQUESTS: Final = 4
@@ -103,7 +105,7 @@ class Sender:
         self._next_ticks_s = 0.0
         self._next_alive_s = 0.0
         self._next_metrics_s = time.monotonic() + self._metrics_interval_s
-        self._complained_at_s = -_COMPLAIN_EVERY_S
+        self._complained_at_s = time.monotonic() - _COMPLAIN_EVERY_S + _PATIENCE_S
         self._complained_of = 0
         self.internal_errors = 0
         """Errors of our own on the sender's thread: bugs."""
@@ -279,9 +281,11 @@ class Sender:
         self._send_ticks_if_due()
         self._answer_flushes()
         self._complain()
-        if self._closing_at_s is None:
+        closing_at_s = self._closing_at_s
+        # Asked to close in the middle of this turn: the next one begins with a last look at everything.
+        if not closing or closing_at_s is None:
             return True
-        if time.monotonic() < self._closing_at_s and not all(lane.done for lane in self._lanes.values()):
+        if time.monotonic() < closing_at_s and not all(lane.done for lane in self._lanes.values()):
             return True
         for lane in self._lanes.values():
             if lane.transport is not None:

@@ -44,6 +44,10 @@ from otelprogress.otel.outlet import OUTLET
 from otelprogress.otel.registry import REGISTRY, TrackedSpan
 from otelprogress.otel.span_facts import facts_of, scope_of
 
+_TRACKED: Final = REGISTRY.by_span_id
+_PARENTS: Final = REGISTRY.parents
+_MAX_UNNAMED: Final = 4096
+
 
 class Claim:
     """The right to the next span of this context; see `claim_next_span`."""
@@ -114,6 +118,8 @@ class ProgressSpanProcessor(SpanProcessor):
         self.seen = 0
         """Spans that a rule made operations: 0 is `doctor`'s hint that the rules match nothing."""
         self._has_rules = bool(self.rules.rules)
+        self._unnamed: set[str] = set()
+        """Names that no rule could match, met before: the way out for nearly every span of a process."""
         self._stopped = False
 
     # --- set-up -------------------------------------------------------------------------------------------
@@ -160,12 +166,12 @@ class ProgressSpanProcessor(SpanProcessor):
         try:
             if _OPEN_CLAIMS:
                 self._offer(span)
-            if REGISTRY.parents:
+            if _PARENTS:
                 parent = span.parent
-                if parent is not None and (above := REGISTRY.parents.get(parent.span_id)) is not None:
+                if parent is not None and (above := _PARENTS.get(parent.span_id)) is not None:
                     self._start_child(span, above, parent_context)
                     return
-            if self._has_rules and self.rules.candidates(span.name):
+            if self._has_rules and span.name not in self._unnamed:
                 self._start_if_matched(span, parent_context)
         except Exception:
             self.errors += 1
@@ -173,10 +179,7 @@ class ProgressSpanProcessor(SpanProcessor):
     def on_end(self, span: ReadableSpan) -> None:
         """See `SpanProcessor.on_end`. Called after the provider's shutdown too: what started is still ended."""
         try:
-            if not REGISTRY.by_span_id:
-                return
-            context = span.context
-            if context is not None and context.span_id in REGISTRY.by_span_id:
+            if _TRACKED and (context := span.context) is not None and context.span_id in _TRACKED:
                 self._end(span, context.span_id)
         except Exception:
             self.errors += 1
@@ -197,6 +200,11 @@ class ProgressSpanProcessor(SpanProcessor):
             claim.offer(span)
 
     def _start_if_matched(self, span: Span, context: Context | None) -> None:
+        if not self.rules.candidates(span.name):
+            if len(self._unnamed) >= _MAX_UNNAMED:  # names with ids in them: start again
+                self._unnamed.clear()
+            self._unnamed.add(span.name)
+            return
         if OUTLET.submit is None or self._stopped:
             return
         facts = facts_of(span)

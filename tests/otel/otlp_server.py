@@ -7,6 +7,7 @@ import threading
 from concurrent import futures
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Self
 
 import grpc
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
@@ -71,7 +72,7 @@ class Receiver:
 class HttpReceiver(Receiver):
     """An OTLP/HTTP server."""
 
-    def __enter__(self) -> HttpReceiver:
+    def __enter__(self) -> Self:
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -122,7 +123,7 @@ class HttpReceiver(Receiver):
 class GrpcReceiver(Receiver):
     """An OTLP/gRPC server."""
 
-    def __enter__(self) -> GrpcReceiver:
+    def __enter__(self) -> Self:
         receiver = self
 
         class Handler(grpc.GenericRpcHandler):

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 from opentelemetry._logs import SeverityNumber
-from opentelemetry.sdk._logs import LoggerProvider, LogRecordProcessor
+from opentelemetry.sdk._logs import Logger, LoggerProvider, LogRecordProcessor
 from opentelemetry.trace import use_span
 
 from otelprogress.model import semconv
@@ -107,6 +107,7 @@ def test_the_record_is_left_as_it_is(application, logger, submitted):
     assert record.attributes == {"key": "a"}
 
 
+@pytest.mark.skipif(not hasattr(Logger, "enabled"), reason="this SDK has no Logger.enabled yet")
 def test_it_makes_no_logger_enabled_that_nobody_else_wants(application, submitted):
     class Nobody(LogRecordProcessor):
         def on_emit(self, log_record):
@@ -142,7 +143,7 @@ def test_it_is_attached_once(application, processor):
 
 
 def test_a_failing_host_is_not_the_applications_trouble(application, logger, processor):
-    OUTLET.open(lambda event: 1 / 0)
+    OUTLET.open(lambda _: 1 / 0)
     with application.tracer.start_as_current_span("import a"):
         logger.emit(event_name="cache.miss")
     assert processor.errors == 1

@@ -149,8 +149,8 @@ def test_with_an_endpoint_and_no_provider_metrics_leave_through_the_sender():
         )
         metrics = ProgressMetrics(sender=sender, resource={"service.name": "etl"})
         recorded(metrics, started(), ended())
+        metrics.shutdown()  # in either order
         assert sender.shutdown(15)
-        metrics.shutdown()
         [request] = [one for one in receiver.received if one.path == "/v1/metrics"]
         [group] = ExportMetricsServiceRequest.FromString(request.body).resource_metrics
         names = {metric.name for scope in group.scope_metrics for metric in scope.metrics}

@@ -286,7 +286,8 @@ def test_a_sender_that_was_never_used_has_no_thread(senders):
     assert sender.shutdown(1)
 
 
-def test_nobody_is_told_more_than_once_a_minute(senders, caplog):
+def test_nobody_is_told_more_than_once_a_minute(senders, caplog, monkeypatch):
+    monkeypatch.setattr("otelprogress.otel.sender._PATIENCE_S", 0.0)
     with HttpReceiver() as receiver:
         receiver.default = Reply(503)
         sender = senders(receiver.url)

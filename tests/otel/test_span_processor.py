@@ -141,7 +141,7 @@ def test_a_span_below_a_remote_parent_is_a_root_of_this_process(submitted):
 
 
 def test_the_tree_passes_over_ordinary_spans(submitted):
-    OUTLET.enclosing = lambda context: 77
+    OUTLET.enclosing = lambda _: 77
     tracer = provider_with(SpanRule("import *")).get_tracer("app")
     with tracer.start_as_current_span("request"):
         tracer.start_span("import a").end()
@@ -314,7 +314,7 @@ def test_our_own_spans_are_not_claimed(tracer):
 
 
 def test_a_claim_whose_taker_fails_harms_nobody(tracer):
-    with claim_next_span(lambda span: 1 / 0):
+    with claim_next_span(lambda _: 1 / 0):
         tracer.start_span("a").end()
         tracer.start_span("b").end()
 

@@ -37,7 +37,7 @@ def test_add_event_is_heard_after_it_stands_on_the_span(tracer):
 def test_record_exception_is_heard_too(tracer):
     span = tracer.start_span("s")
     heard = []
-    span_tap.tap(span, lambda name, attributes, time: heard.append((name, attributes["exception.type"])))
+    span_tap.tap(span, lambda name, attributes, _: heard.append((name, attributes["exception.type"])))
     span.record_exception(ValueError("no"))
     assert heard == [("exception", "ValueError")]
 
