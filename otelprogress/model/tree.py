@@ -66,6 +66,8 @@ class OperationTree:
         self._writers = Writers()
         self._ended: dict[str, int] = {}
         self._gone: dict[str, None] = {}
+        self._lost: dict[str, int] = {}
+        """Evicted runs that were lost, and may be heard again, with their last revision."""
         self._windows = Timetable()
         self._stalls = Timetable()
         self._window_ns = int(limits.reorder_window_s * 1e9)
@@ -178,6 +180,7 @@ class OperationTree:
         if event.run_id in self._gone:
             return None
         run = RunState(id=event.run_id, tenant=event.tenant, writer=self._writers.of(event), heard_ns=now_ns)
+        run.revision = self._lost.pop(run.id, 0)
         self._runs[run.id] = run
         return run
 
@@ -538,7 +541,11 @@ class OperationTree:
         self._handles.forget(run)
         self._writers.forget(run)
         self._kinship.forget(run, self._runs)
-        if run.state is not State.LOST:
+        if run.state is State.LOST:
+            self._lost[run.id] = run.revision
+            if len(self._lost) > _GONE_KEPT:
+                del self._lost[next(iter(self._lost))]
+        else:
             self._gone[run.id] = None
             if len(self._gone) > _GONE_KEPT:
                 del self._gone[next(iter(self._gone))]

@@ -31,3 +31,16 @@ def test_the_tree_tells_the_last_durable_revisions_of_a_run():
     assert tree.durable_revisions(run) == (1, 0)
     tree.apply(Event(kind=semconv.OPERATION_ENDED, run_id=run, time_unix_ns=3, state=State.SUCCEEDED), 3)
     assert tree.durable_revisions(run) == (3, 3)
+
+
+def test_a_lost_run_that_was_forgotten_and_is_heard_again_goes_on_with_its_revisions():
+    tree = OperationTree()
+    run = run_id(1, 1)
+    second = 10**9
+    tree.apply(Event(kind=semconv.OPERATION_STARTED, run_id=run, time_unix_ns=second, name="a"), second)
+    tree.apply(Event(kind=semconv.OPERATION_ENDED, run_id=run, time_unix_ns=second, state=State.LOST), second)
+    assert tree.evict(1000 * second) == [run]
+    (applied,) = tree.apply(
+        Event(kind=semconv.OPERATION_STARTED, run_id=run, time_unix_ns=second, name="a"), 1001 * second
+    )
+    assert applied.event.revision == 3
