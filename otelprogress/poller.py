@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextvars
-import math
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from otelprogress import active
 from otelprogress.exceptions import InvalidValue
+from otelprogress.step import is_count
 
 if TYPE_CHECKING:
     from otelprogress.step import Step
@@ -39,8 +39,14 @@ class Poll:
         context = contextvars.copy_context()
         threading.Thread(target=context.run, args=(self._run,), name="otelprogress-poll", daemon=True).start()
 
-    def stop(self) -> None:
-        """Ask no more."""
+    def finish(self, *, ask: bool) -> None:
+        """Ask no more.
+
+        Args:
+            ask: once more, now, on this thread.
+        """
+        if ask and (count := self._answer()) is not None:
+            self._count(count)
         self._stopped.set()
 
     def _run(self) -> None:
@@ -54,16 +60,23 @@ class Poll:
 
     def ask(self) -> None:
         """Ask once. What `fn` raises, and an answer that is no count, is counted as misuse."""
+        count = self._answer()
+        if count is not None and not self._over():
+            self._count(count)
+
+    def _answer(self) -> float | None:
         try:
             count = self._fn()
-            if not math.isfinite(count) or count < 0:
+            if not is_count(count):
                 raise InvalidValue(f"it answered {count!r}, which is no count")
         except Exception as error:
             _complain(f"the function given to poll() failed: {type(error).__name__}: {error}")
-            return
-        if not self._over():
-            self._step.advance_by_difference(count - self._last)
-            self._last = count
+            return None
+        return count
+
+    def _count(self, count: float) -> None:
+        self._step.advance_by_difference(count - self._last)
+        self._last = count
 
 
 def _complain(message: str) -> None:

@@ -311,9 +311,7 @@ class Operation:
                 self._claim.release()
             ins = self.instrumentation
             for poll in self._polls:
-                poll.stop()
-                if ins.sampler is None:
-                    poll.ask()
+                poll.finish(ask=ins.sampler is None)
             self.ended = True
             self._state = state
         span, ledger = self._span, self._ledger
@@ -507,9 +505,7 @@ class Operation:
             if step._entered or self.ended:
                 return
             for poll in [each for each in self._polls if each._step is step]:
-                poll.stop()
-                if ins.sampler is None:
-                    poll.ask()
+                poll.finish(ask=ins.sampler is None)
                 self._polls.remove(poll)
             self._open.remove(step)
             self._moved = step

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+import otelprogress as progress
+from otelprogress import active
+from otelprogress.model import semconv
+from otelprogress.sampler import Sampler
+from tests.recording import recording
+from tests.waiting import eventually
+
+
+@pytest.fixture
+def sampler():
+    kept = Sampler()
+    yield kept
+    kept.close()
+
+
+def ticks(said) -> list:
+    return said.of("operation.progressed")
+
+
+def test_a_moved_counter_becomes_one_tick_and_an_unmoved_one_none():
+    sampler = Sampler()
+    with recording(sampler=sampler) as said:
+        sampler._closed = True  # nobody looks but this test
+        with progress.operation("load") as operation:
+            operation.advance(3)
+            sampler.look()
+            sampler.look()
+            assert [tick.completed for tick in ticks(said)] == [3]
+            operation.advance()
+            sampler.look()
+            assert [tick.completed for tick in ticks(said)] == [3, 4]
+        sampler.look()
+        assert len(ticks(said)) == 2
+        assert {tick.sequence for tick in ticks(said)} == {None}
+
+
+def test_of_several_open_steps_a_tick_carries_the_one_that_moved_last():
+    sampler = Sampler()
+    with recording(sampler=sampler) as said:
+        sampler._closed = True
+        with progress.operation("load") as operation:
+            with operation.step("a") as a, operation.step("b") as b:
+                b.advance()
+                sampler.look()
+                a.advance()
+                sampler.look()
+    assert [(tick.step_name, tick.completed) for tick in ticks(said)] == [("b", 1), ("a", 1)]
+
+
+def test_the_latest_message_is_said_by_the_next_tick():
+    sampler = Sampler()
+    with recording(sampler=sampler) as said:
+        sampler._closed = True
+        with progress.operation("load") as operation:
+            operation.show("one of three")
+            operation.show("two of three")
+            sampler.look()
+    assert [tick.message for tick in ticks(said)] == ["two of three"]
+
+
+def test_a_live_loop_is_seen_from_the_thread(sampler):
+    with recording(sampler=sampler) as said:
+        release = threading.Event()
+
+        def items():
+            yield 1
+            yield 2
+            release.wait(30)
+            yield 3
+
+        def work() -> None:
+            for _ in progress.track(items(), "load"):
+                pass
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        eventually(lambda: [tick for tick in ticks(said) if tick.completed == 1])
+        release.set()
+        thread.join()
+        assert said.ended("load").completed == 3
+
+
+def test_the_thread_parks_when_nothing_lives_and_wakes_again(sampler, monkeypatch):
+    monkeypatch.setattr("otelprogress.sampler.LINGER_S", 0.01)
+    with recording(sampler=sampler) as said:
+        with progress.operation("one"):
+            pass
+        eventually(lambda: sampler._parked)
+        with progress.operation("two") as operation:
+            operation.advance()
+            eventually(lambda: ticks(said))
+
+
+def test_the_thread_survives_what_its_chores_raise(sampler):
+    ran = threading.Event()
+
+    def broken() -> None:
+        raise RuntimeError
+
+    sampler.add_chore(broken)
+    sampler.add_chore(ran.set)
+    sampler.ensure_started()
+    assert ran.wait(15)
+    assert sampler.errors
+
+
+def test_a_loop_left_early_ends_its_operation_on_the_samplers_thread(sampler):
+    with recording(sampler=sampler) as said:
+        for n in progress.track(range(10), "scan"):
+            if n == 5:
+                break
+        eventually(lambda: said.of("operation.ended"))
+        assert said.ended("scan").message == "left at 5 of 10"
+
+
+def test_a_poll_counts_for_its_step_until_that_closes(sampler):
+    asked = threading.Event()
+    rows = [5]
+
+    def count() -> float:
+        asked.set()
+        return rows[0]
+
+    with recording(sampler=sampler) as said:
+        with progress.operation("load"), progress.step("copy") as step:
+            step.poll(count, total=9, unit="row", every_s=0.05)
+            eventually(lambda: step.completed == 5)
+            rows[0] = 9
+            eventually(lambda: step.completed == 9)
+        (ended,) = said.of("step.ended")
+        assert (ended.completed, ended.total, ended.unit) == (9, 9, "{row}")
+        eventually(lambda: not [thread for thread in threading.enumerate() if thread.name == "otelprogress-poll"])
+
+
+def test_a_poll_that_raises_is_counted_and_asked_again(sampler):
+    answers = iter([ValueError("not yet"), -1, 4])
+
+    def count() -> float:
+        answer = next(answers, 4)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    with recording(sampler=sampler), progress.operation("load") as operation:
+        operation.poll(count, every_s=0.05)
+        eventually(lambda: operation.root.completed == 4)
+        assert sum(active.misuses.values()) == 2
+
+
+def test_without_a_thread_a_poll_is_asked_at_once_and_at_the_end():
+    rows = [2]
+    with recording() as said, progress.operation("load") as operation:
+        operation.poll(lambda: rows[0])
+        assert operation.root.completed == 2
+        rows[0] = 7
+    assert said.ended("load").completed == 7
+
+
+def test_a_forked_copy_starts_clean(sampler):
+    with recording(sampler=sampler):
+        with progress.operation("one"):
+            pass
+        sampler.reset_after_fork()
+        assert sampler._thread is None
+        with progress.operation("two"):
+            assert sampler._thread is not None
+
+
+def test_a_tick_after_the_end_is_not_made():
+    with recording() as said, progress.operation("load") as operation:
+        operation.advance()
+    assert operation.tick(1) is None
+    assert semconv.OPERATION_PROGRESSED not in {event.kind for event in said.events}
