@@ -232,7 +232,7 @@ class Host:
         """
         self.drain()
         with self.lock:
-            view = self.hub.tree.view(run_id, self.clock.time_unix_ns(), steps=steps)
+            view = self.hub.view(run_id, self.clock.time_unix_ns(), steps=steps)
         if view is None:
             raise UnknownOperation(f"no operation {run_id!r} in this process")
         return view
@@ -252,7 +252,7 @@ class Host:
             tree = self.hub.tree
             now_unix_ns = self.clock.time_unix_ns()
             run_ids = list(tree.roots() if roots else tree.run_ids())
-            found = [tree.view(run_id, now_unix_ns, steps=steps) for run_id in run_ids]
+            found = [self.hub.view(run_id, now_unix_ns, steps=steps) for run_id in run_ids]
         views = [view for view in found if view is not None and live in (None, view.live)]
         views.sort(key=lambda view: view.started_at_unix_ns)
         return views

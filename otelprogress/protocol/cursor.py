@@ -14,6 +14,7 @@ import hashlib
 import hmac
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from typing import Final
 
 _VERSION: Final = b"\x01"
@@ -53,10 +54,12 @@ class CursorKey:
         return f"CursorKey(id={_key_id(self.secret).hex()})"
 
 
+@lru_cache(maxsize=8)
 def _key_id(secret: bytes) -> bytes:
     return hashlib.blake2b(b"id", key=secret, digest_size=_KEY_ID_BYTES).digest()
 
 
+@lru_cache(maxsize=8)
 def _epoch_tag(epoch: str) -> bytes:
     return hashlib.blake2b(epoch.encode(), digest_size=_TAG_BYTES).digest()
 

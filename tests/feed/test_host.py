@@ -8,6 +8,11 @@ import pytest
 from otelprogress.exceptions import InvalidRecord
 from otelprogress.feed.clock import ManualClock
 from otelprogress.feed.host import Host
+from otelprogress.model import semconv
+from otelprogress.model.events import Event, run_id
+from otelprogress.model.tree import OperationTree
+from otelprogress.protocol.cursor import CursorKey
+from otelprogress.protocol.hub import Hub
 from tests.feed.fakes import FakeHub, noted, progressed
 
 
@@ -199,3 +204,23 @@ def test_a_forked_copy_starts_with_free_locks_and_an_empty_queue():
     host.submit(noted(2, message="child"))
     assert host.drain() == 1
     assert (list(hub.messages()), heard) == (["child"], [])
+
+
+def test_a_parent_that_its_child_moved_is_shown_under_a_new_revision():
+    host = Host(
+        Hub(OperationTree(), epoch="e", cursor_key=CursorKey(b"k" * 16)), clock=ManualClock(), inline=True
+    )
+    parent, child = run_id(1, 1), run_id(1, 2)
+    host.submit(Event(kind=semconv.OPERATION_STARTED, run_id=parent, time_unix_ns=1, name="a"))
+    host.submit(
+        Event(
+            kind=semconv.OPERATION_STARTED, run_id=child, time_unix_ns=1, name="b", parent_span_id=parent[33:]
+        )
+    )
+    before = host.view(parent).revision
+    host.submit(
+        Event(kind=semconv.OPERATION_PROGRESSED, run_id=child, time_unix_ns=2, completed=1.0, total=2.0)
+    )
+    after = host.view(parent)
+    assert after.revision > before
+    assert [view.revision for view in host.views() if view.id == parent] == [after.revision]
