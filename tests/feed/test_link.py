@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -8,9 +9,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import pytest
@@ -24,6 +26,8 @@ from otelprogress.model.events import FeedEvent, OperationView, State
 from tests.feed.fakes import ended, noted, progressed, run_id, started
 from tests.feed.serving import TOKEN, dial, hear, real_host, say
 from tests.waiting import eventually
+
+T = TypeVar("T")
 
 PID_AND_SOCKET_SCRIPT = """
 import sys, time
@@ -60,20 +64,19 @@ class Parent:
         view = self.view(number)
         return None if view is None else view.state
 
-    def cut(self) -> None:
-        """Abort the worker's connection, as a network would."""
+    def cut(self, error: OSError | None = None) -> None:
+        """End the worker's connection, as a network would: by a reset, or by what the kernel found."""
         eventually(lambda: self.links.connected_writers)
-        loop = self.server._loop
-        done = threading.Event()
+        self.on_loop(lambda: [each.transport._force_close(error) for each in self.connections()])
 
-        def abort() -> None:
-            for writer in self.links._writers.values():
-                if writer.connection is not None:
-                    writer.connection.transport.abort()
-            done.set()
+    def connections(self) -> list[Any]:
+        writers = self.links._writers.values()
+        return [writer.connection for writer in writers if writer.connection is not None]
 
-        loop.call_soon_threadsafe(abort)
-        assert done.wait(10)
+    def on_loop(self, call: Callable[[], T]) -> T:
+        answer: Future[T] = Future()
+        self.server._loop.call_soon_threadsafe(lambda: answer.set_result(call()))
+        return answer.result(10)
 
 
 @pytest.fixture
@@ -202,6 +205,43 @@ def test_a_writer_that_stays_away_is_lost_and_its_return_revives_it(parent: Pare
         say(second, "register", version=1, writer="writer-1")
         assert hear(second)["n"] == 1
         assert eventually(lambda: parent.state() is State.RUNNING)
+
+
+def test_a_host_that_vanished_is_lost_as_of_when_it_was_last_heard(parent: Parent):
+    parent.links._grace_s = 0.0
+    with dial(parent.server, "/v1/worker") as connection:
+        say(connection, "register", version=1, writer="writer-1")
+        say(connection, "events", n=1, events=[msgspec.to_builtins(started())])
+        assert eventually(lambda: parent.state() is State.RUNNING)
+        heard_unix_ns = parent.links._writers["writer-1"].heard_unix_ns
+        parent.cut(TimeoutError(errno.ETIMEDOUT, "no answer to keepalive"))
+        assert eventually(lambda: parent.state() is State.LOST)
+    view = parent.view()
+    assert view is not None
+    assert view.lost_detector == "keepalive"
+    assert view.lost_evidence_unix_ns == heard_unix_ns
+    assert view.lost_cause is not None
+    assert "ETIMEDOUT" in view.lost_cause
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_KEEPIDLE"), reason="other names elsewhere")
+def test_both_ends_let_the_kernel_look_after_five_seconds_of_silence(parent: Parent):
+    with child(parent) as (host, link):
+        host.submit(started())
+        assert link.flush(10, acknowledged=True)
+        theirs = socket.socket(
+            fileno=os.dup(parent.connections()[0].transport.get_extra_info("socket").fileno())
+        )
+        assert link._wire is not None
+        ours = socket.socket(fileno=os.dup(link._wire.fileno()))
+        with theirs, ours:
+            for sock in (theirs, ours):
+                assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+                assert [
+                    sock.getsockopt(socket.IPPROTO_TCP, option)
+                    for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+                ] == [5, 5, 3]
+        host.submit(ended(2))
 
 
 def test_a_wrong_token_is_refused_for_good(parent: Parent):
