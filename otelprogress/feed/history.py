@@ -250,7 +250,7 @@ class History:
     def get(self, text: str) -> OperationView:
         """The run with that id, handle, label or unique prefix, with its steps.
 
-        A label that several runs carry means the only live one of them.
+        A label means its live run, or the one that started last when none is live.
 
         Raises:
             UnknownOperation: nothing recorded matches.
@@ -258,13 +258,7 @@ class History:
         """
         candidates = self._ask(lambda store: store.candidates(text)) or []
         if len(candidates) > 1:
-            candidates = (
-                [one for one in candidates if one[2]]
-                if sum(one[2] for one in candidates) == 1
-                else candidates
-            )
-        if len(candidates) > 1:
-            handles = [handle for _, handle, _ in candidates]
+            handles = [handle for _, handle in candidates]
             raise AmbiguousOperation(
                 f"{text!r} can be {', '.join(handles)}: give more of it, or the id", handles
             )

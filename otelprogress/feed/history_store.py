@@ -65,6 +65,7 @@ CREATE TABLE IF NOT EXISTS steps (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS numbers (slug TEXT PRIMARY KEY, last INTEGER NOT NULL) WITHOUT ROWID;
 """
+_BY_LABEL: Final = "label = ?1"
 _ENCODE: Final = msgspec.json.Encoder().encode
 _DECODE_VIEW: Final = msgspec.json.Decoder(OperationView).decode
 _DECODE_STEP: Final = msgspec.json.Decoder(StepView).decode
@@ -284,20 +285,26 @@ class HistoryStore:
             steps_folded=max(0, len(ordered) - MAX_STEPS_IN_SNAPSHOT),
         )
 
-    def candidates(self, text: str) -> list[tuple[str, str, bool]]:
-        """(id, handle, live) of what `text` can mean: a whole id or handle, else a label, else a prefix of either."""
-        for condition, values in (
-            ("id = ?1 OR handle = ?1", (text,)),
-            ("label = ?1", (text,)),
-            ("substr(id, 1, ?2) = ?1 OR substr(handle, 1, ?2) = ?1", (text, len(text))),
+    def candidates(self, text: str) -> list[tuple[str, str]]:
+        """(id, handle) of what `text` can mean: a whole id or handle, else a label, else a prefix of either.
+
+        A label means its live runs, or the one that started last where none is live.
+        """
+        for condition in (
+            "id = ?1 OR handle = ?1",
+            _BY_LABEL,
+            "substr(id, 1, ?2) = ?1 OR substr(handle, 1, ?2) = ?1",
         ):
+            # The live ones first, so that the limit cannot hide them.
             rows = self._connection.execute(
                 f"SELECT id, handle, live FROM runs WHERE {condition} "  # noqa: S608  fixed texts
-                "ORDER BY started_at_unix_ns DESC LIMIT ?3",
-                (*values, MAX_CANDIDATES) if len(values) == 2 else (*values, None, MAX_CANDIDATES),
+                "ORDER BY live DESC, started_at_unix_ns DESC LIMIT ?3",
+                (text, len(text), MAX_CANDIDATES),
             ).fetchall()
+            if rows and condition == _BY_LABEL:
+                rows = [row for row in rows if row[2]] or rows[:1]
             if rows:
-                return [(run_id, handle, bool(live)) for run_id, handle, live in rows]
+                return [(run_id, handle) for run_id, handle, _ in rows]
         return []
 
     def live_runs(self) -> list[LiveRun]:

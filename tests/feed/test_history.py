@@ -182,11 +182,26 @@ def test_a_run_is_found_by_id_handle_label_and_unique_prefix(history: History) -
             history.get(text)
 
 
-def test_a_label_means_its_only_live_run(history: History) -> None:
-    history(applied("operation.ended", ended(1, label="job")))
-    history(applied("operation.started", view(2, label="job")))
+def test_a_label_means_its_live_run_or_the_one_that_started_last(history: History) -> None:
+    history(applied("operation.started", view(1, label="job")))
+    history(applied("operation.ended", ended(2, label="job")))
+    history(applied("operation.ended", ended(3, label="old")))
+    history(applied("operation.ended", ended(4, label="old")))
     history.flush()
-    assert history.get("job").handle == "nightly_load-2"
+    assert history.get("job").handle == "nightly_load-1"
+    assert history.get("old").handle == "nightly_load-4"
+    history(applied("operation.started", view(5, label="job")))
+    history.flush()
+    with pytest.raises(AmbiguousOperation):
+        history.get("job")
+
+
+def test_a_prefix_of_several_is_ambiguous_even_if_one_of_them_is_live(history: History) -> None:
+    history(applied("operation.started", view(1)))
+    history(applied("operation.ended", ended(2)))
+    history.flush()
+    with pytest.raises(AmbiguousOperation):
+        history.get("nightly")
 
 
 def test_runs_are_listed_latest_first_and_filtered(history: History) -> None:
