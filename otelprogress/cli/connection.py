@@ -34,6 +34,29 @@ def open_client_of(url: str, token: str) -> AsyncClient:
     return AsyncClient(url, token)
 
 
+async def facts_of(url: str, token: str) -> dict[str, str]:
+    """What the process behind a feed says of itself when it is greeted.
+
+    Raises:
+        FeedError: it does not answer, or not as a feed does.
+        OSError, EOFError, WebSocketException: the connection broke.
+    """
+    from otelprogress.feed.discovery import target_at
+    from otelprogress.feed.watching import open_connection
+    from otelprogress.protocol.session import ClientSession
+
+    connection = await open_connection(target_at(url, token))
+    try:
+        session = ClientSession(client="otelprogress doctor")
+        for frame in session.outgoing():
+            await connection.send(frame, text=True)
+        while session.welcome is None:
+            session.receive(await connection.recv(decode=False))
+        return dict(session.welcome.server)
+    finally:
+        await connection.close()
+
+
 def open_history() -> History:
     """This user's history; reading it makes no file."""
     from otelprogress.feed.history import History

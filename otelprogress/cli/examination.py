@@ -152,7 +152,8 @@ async def _feeds(now_s: float) -> list[Finding]:
                 "OTELPROGRESS_RUNTIME_DIR and XDG_RUNTIME_DIR must be the same there and here",
             )
         )
-    findings += await asyncio.gather(*(_ask(content) for content in alive))
+    for answers in await asyncio.gather(*(_ask(content) for content in alive)):
+        findings += answers
     return findings
 
 
@@ -161,27 +162,36 @@ def _who(content: runtime_file.RuntimeFile) -> str:
     return f"{clean(name, _MAX_TEXT_CHARS)} (pid {content.pid})"
 
 
-async def _ask(content: runtime_file.RuntimeFile) -> Finding:
+async def _ask(content: runtime_file.RuntimeFile) -> list[Finding]:
+    from websockets.exceptions import WebSocketException
+
     who = f"{_who(content)} at {clean(content.url, _MAX_TEXT_CHARS)}"
     try:
         async with asyncio.timeout(ANSWER_WITHIN_S):
             async with connection.open_client_of(content.url, content.token) as client:
                 views = await client.list(roots=False)
+            facts = await connection.facts_of(content.url, content.token)
     except TimeoutError:
-        return Finding(
-            BAD, FEED, f"{who} does not answer within {ANSWER_WITHIN_S:.0f} s", "is it stopped (Ctrl-Z)?"
-        )
-    except (ProgressError, OSError) as error:
-        return Finding(
-            BAD, FEED, f"{who}: {clean(str(error), _MAX_TEXT_CHARS)}", "does a firewall forbid loopback?"
-        )
+        text = f"{who} does not answer within {ANSWER_WITHIN_S:g} s"
+        return [Finding(BAD, FEED, text, "is it stopped (Ctrl-Z)?")]
+    except (ProgressError, OSError, EOFError, WebSocketException) as error:
+        text = f"{who}: {clean(str(error), _MAX_TEXT_CHARS)}"
+        return [Finding(BAD, FEED, text, "does a firewall forbid loopback?")]
     live = sum(view.live for view in views)
     advice = (
         ""
         if views
         else "it has a feed but no operation yet: @operation, track() or a rule that matches its spans"
     )
-    return Finding(OK, FEED, f"{who}: {live} running, {len(views) - live} ended", advice)
+    findings = [Finding(OK, FEED, f"{who}: {live} running, {len(views) - live} ended", advice)]
+    findings += [
+        Finding(NOTE, "provider", f"{content.pid} {clean(provider, _MAX_TEXT_CHARS)}")
+        for provider in filter(None, facts.get("providers", "").split("; "))
+    ]
+    if facts.get("rule_spans") == "0":
+        text = f"{_who(content)}: none of its {clean(facts.get('rules', ''), 8)} rules matched a span yet"
+        findings.append(Finding(NOTE, "rules", text, "compare their globs with the names in its traces"))
+    return findings
 
 
 def _rules(environ: Mapping[str, str]) -> Iterator[Finding]:

@@ -90,7 +90,8 @@ class WebSocketServer:
         limits: `None`: the defaults of `feed.md`.
         allowed_hosts: further exact `Host` values, `allowed_origins` further exact `Origin` values.
         worker_handler: serves `/v1/worker`; `None`: that path is not found.
-        server_info: told in `welcome`: service, pid, version…
+        server_info: told in `welcome`: service, pid, version…; a function is asked for each connection, on the server's
+            thread.
         allow_remote: listen on an address that others can reach.
 
     Raises:
@@ -108,7 +109,7 @@ class WebSocketServer:
         allowed_hosts: Iterable[str] = (),
         allowed_origins: Iterable[str] = (),
         worker_handler: WorkerHandler | None = None,
-        server_info: Mapping[str, str] | None = None,
+        server_info: Mapping[str, str] | Callable[[], Mapping[str, str]] | None = None,
         allow_remote: bool = False,
     ) -> None:
         if not token:
@@ -126,7 +127,7 @@ class WebSocketServer:
         self._port_wanted = port
         self._allowed = (tuple(allowed_hosts), tuple(allowed_origins))
         self._worker_handler = worker_handler
-        self._server_info = dict(server_info or {})
+        self._server_info = server_info if callable(server_info) else dict(server_info or {}).copy
         self._connections: set[ServedConnection] = set()
         self._runners: dict[ServedConnection, SessionRunner] = {}
         self._address: tuple[str, int] | None = None
@@ -422,7 +423,7 @@ class WebSocketServer:
                 self._host.hub,
                 authorize=authorize,
                 limits=self._host.hub.limits,
-                server_info=self._server_info,
+                server_info=self._server_info(),
                 now_s=self._host.clock.monotonic_s(),
                 token=connection.token,
             )

@@ -30,8 +30,12 @@ def found(environ: dict[str, str] | None = None) -> dict[str, list[tuple[str, st
     return by_subject
 
 
-def answer_with(monkeypatch, client: FakeClient) -> None:
+def answer_with(monkeypatch, client: FakeClient, **facts: str) -> None:
+    async def facts_of(*_: object) -> dict[str, str]:
+        return facts
+
     monkeypatch.setattr(connection, "open_client_of", lambda *_: client)
+    monkeypatch.setattr(connection, "facts_of", facts_of)
 
 
 def test_without_any_program_it_says_what_to_call(private_runtime_folder):
@@ -47,6 +51,23 @@ def test_a_feed_that_answers_is_counted(monkeypatch):
     assert verdict == OK
     assert "etl (pid" in text
     assert text.endswith("2 running, 0 ended")
+
+
+def test_the_providers_of_a_program_are_told_and_rules_that_matched_nothing(monkeypatch):
+    runtime_file.write("ws://127.0.0.1:1", "token", service="etl")
+    answer_with(
+        monkeypatch,
+        FakeClient(),
+        providers="traces: private TracerProvider; logs: none",
+        rules="2",
+        rule_spans="0",
+    )
+    findings = found()
+    assert [text.partition(" ")[2] for _, text in findings["provider"]] == [
+        "traces: private TracerProvider",
+        "logs: none",
+    ]
+    assert "none of its 2 rules matched" in findings["rules"][0][1]
 
 
 def test_a_feed_that_refuses_is_bad_and_no_token_is_shown(monkeypatch):

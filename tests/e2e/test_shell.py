@@ -30,6 +30,7 @@ def test_a_script_lists_waits_and_learns_of_the_loss():
         doctor = shell("doctor")
         assert doctor.returncode == 0, doctor.stdout
         assert "1 running" in doctor.stdout
+        assert "traces: " in doctor.stdout
         with subprocess.Popen([*CLI, "wait", "reindex-1"], stdout=subprocess.PIPE, text=True) as waiting:
             with subprocess.Popen([*CLI, "tail"], stdout=subprocess.PIPE, text=True) as tail:
                 assert json.loads(tail.stdout.readline())["operation"]["handle"] == "reindex-1"
