@@ -37,7 +37,7 @@ class FeedTarget(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def key(self) -> str:
         """What tells this feed from every other one and from its successors at the same address."""
-        return f"{self.url} {self.pid} {self.identity}" if self.pid else self.url
+        return f"{self.url} {self.pid} {self.identity} {self.written_at_unix_ns}" if self.pid else self.url
 
     @property
     def gone(self) -> bool:

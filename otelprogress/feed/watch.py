@@ -39,6 +39,43 @@ class _End(msgspec.Struct):
     error: BaseException | None
 
 
+class _Inbox:
+    """Between the connections and the iterator. It does not know the watch, so that a forgotten one can be collected."""
+
+    def __init__(self) -> None:
+        self._items: deque[Batch | _End] = deque()
+        self._readable = asyncio.Event()
+        self._room = asyncio.Event()
+
+    async def put(self, item: Batch | _End) -> None:
+        """Hand over a batch; waits while too many wait already."""
+        while len(self._items) >= _BATCHES_AHEAD:
+            self._room.clear()
+            await self._room.wait()
+        self._items.append(item)
+        self._readable.set()
+
+    async def get(self) -> Batch | _End:
+        """The next one; waits for it."""
+        while not self._items:
+            self._readable.clear()
+            await self._readable.wait()
+        return self._pop()
+
+    def settle(self) -> None:
+        """Take what is only a newer position: everything before it was read."""
+        while self._items:
+            head = self._items[0]
+            if isinstance(head, _End) or head.events or head.gaps:
+                return
+            self._pop()
+            head.feed.settle(head.cursor)
+
+    def _pop(self) -> Batch | _End:
+        self._room.set()
+        return self._items.popleft()
+
+
 def pack_places(places: dict[str, _Place]) -> str:
     """The cursor of a watch: one place for each feed."""
     encoded = base64.urlsafe_b64encode(msgspec.json.encode(places)).rstrip(b"=").decode()
@@ -97,6 +134,8 @@ class Watch:
         Raises:
             InvalidValue: the cursor is none.
         """
+        self._feeds: dict[FeedWatch, asyncio.Task[None]] = {}
+        self._discoverer: asyncio.Task[None] | None = None
         self.gaps = 0
         self._target = target
         self._options = options
@@ -111,11 +150,9 @@ class Watch:
                     "this cursor is of one feed; give its address, or the cursor of a watch of all"
                 )
             self._raw_cursor = cursor
-        self._queue: asyncio.Queue[Batch | _End] = asyncio.Queue(_BATCHES_AHEAD)
+        self._inbox = _Inbox()
         self._ready: deque[FeedEvent] = deque()
         self._batch: Batch | None = None
-        self._feeds: dict[FeedWatch, asyncio.Task[None]] = {}
-        self._discoverer: asyncio.Task[None] | None = None
         self._started = False
         self._closed = False
 
@@ -125,6 +162,8 @@ class Watch:
 
         One string, whatever number of feeds; empty while nothing has arrived yet.
         """
+        if self._batch is None:
+            self._inbox.settle()
         if self._target is not None:
             for feed in self._feeds:
                 if not feed.handled and feed.cursor is not None:
@@ -168,7 +207,7 @@ class Watch:
             if self._closed:
                 raise StopAsyncIteration
             self._start()
-            item = await self._queue.get()
+            item = await self._inbox.get()
             if isinstance(item, _End):
                 self._ended(item)
             else:
@@ -176,9 +215,8 @@ class Watch:
         event = self._ready.popleft()
         batch = self._batch
         assert batch is not None
-        if self._ready:
-            batch.feed.handled[event.operation.id] = event.revision
-        else:
+        batch.feed.handled[event.operation.id] = event.revision
+        if not self._ready:
             self._finish(batch)
         return event
 
@@ -208,8 +246,7 @@ class Watch:
             self._finish(batch)
 
     def _finish(self, batch: Batch) -> None:
-        batch.feed.cursor = batch.cursor
-        batch.feed.handled.clear()
+        batch.feed.settle(batch.cursor)
         self._batch = None
 
     def _ended(self, end: _End) -> None:
@@ -241,24 +278,24 @@ class Watch:
         feed = FeedWatch(
             target,
             self._options,
-            self._queue.put,
+            self._inbox.put,
             cursor=place.cursor,
             known=place.handled,
             must_exist=self._target is not None,
             rng=self._rng,
         )
-        self._feeds[feed] = asyncio.get_running_loop().create_task(_run(feed, self._queue))
+        self._feeds[feed] = asyncio.get_running_loop().create_task(_run(feed, self._inbox))
 
 
-async def _run(feed: FeedWatch, queue: asyncio.Queue[Batch | _End]) -> None:
+async def _run(feed: FeedWatch, inbox: _Inbox) -> None:
     try:
         await feed.run()
     except asyncio.CancelledError:
         raise
     except Exception as error:
-        await queue.put(_End(feed, error))
+        await inbox.put(_End(feed, error))
     else:
-        await queue.put(_End(feed, None))
+        await inbox.put(_End(feed, None))
 
 
 async def _discover(watch_reference: weakref.ref[Watch]) -> None:

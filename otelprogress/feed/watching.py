@@ -146,8 +146,8 @@ class FeedWatch:
         rng: of the jitter.
 
     Attributes:
-        cursor: where to go on, as far as the reader of the sink has come; the reader sets it, and `handled`.
-        handled: revisions handled beyond `cursor`.
+        cursor: where to go on, as far as the reader of the sink has come: it calls `settle`.
+        handled: revisions by run id that it handled beyond `cursor`: it adds them.
     """
 
     def __init__(
@@ -184,6 +184,12 @@ class FeedWatch:
             cursor=cursor,
             window_bytes=0,
         )
+
+    def settle(self, cursor: str | None) -> None:
+        """Everything up to a position was handled; `None`: there is none yet, the snapshot is still coming."""
+        if cursor is not None:
+            self.cursor = cursor
+            self.handled.clear()
 
     async def run(self) -> None:
         """Follow. Returns when the feed ended for good.
