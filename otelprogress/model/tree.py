@@ -2,7 +2,8 @@
 
 `OperationTree` puts the parts together: what may count and in which order (`carriers`), what it does to a run
 (`reduce`), what follows for its ancestors (`rollup`), what is published (`views`), and what the passing of time
-causes. It reads no clock and holds no lock: its host calls it from one thread at a time.
+causes. It reads no clock and holds no lock: its host calls it from one thread at a time. It is long because it
+is the one owner of the state; what can be decided without the state stands in the modules named.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from otelprogress.model import semconv
 from otelprogress.model.applied import DEFAULT_LIMITS, TICK, Applied, TreeLimits, TreeStats, publish
 from otelprogress.model.bounds import check_durable, check_run_id, repaired
 from otelprogress.model.carriers import Carrier, Lane, admit, give_up
-from otelprogress.model.estimate import stall_after_s
-from otelprogress.model.events import OUTCOMES, Event, OperationView, Source, State, StepState
+from otelprogress.model.events import OUTCOMES, Event, OperationView, Source, State
 from otelprogress.model.handles import Handles
 from otelprogress.model.kinship import Kinship
 from otelprogress.model.reduce import MOVED, reduce
-from otelprogress.model.rollup import is_idle, propagate
+from otelprogress.model.rollup import propagate
+from otelprogress.model.stalls import StallWatch
 from otelprogress.model.state import RunState
 from otelprogress.model.timetable import Timetable
 from otelprogress.model.views import BaselineLookup, operation_view
@@ -69,7 +70,7 @@ class OperationTree:
         self._lost: dict[str, int] = {}
         """Evicted runs that were lost, and may be heard again, with their last revision."""
         self._windows = Timetable()
-        self._stalls = Timetable()
+        self._stalls = StallWatch()
         self._window_ns = int(limits.reorder_window_s * 1e9)
         self._grace_ns = int(limits.span_end_grace_s * 1e9)
         self._flush_ns = int(limits.foreign_flush_s * 1e9)
@@ -244,14 +245,14 @@ class OperationTree:
         if run.parent is not None:
             touched, unwatched = propagate(run, now_ns, moved=moved)
             self.stats.ancestors_touched += touched
-        self._watch(run, now_ns)
+        self._stalls.watch(run, now_ns)
         if late:
             self.stats.late += 1
         applied.append(self._publish(run, event, now_ns, late=late))
         for ancestor in unwatched:
             if moved and ancestor.stalled_since_ns is not None:
                 applied.append(self._stall(ancestor, now_ns, stalled=False))
-            self._watch(ancestor, now_ns)
+            self._stalls.watch(ancestor, now_ns)
         return applied
 
     def _gainsays(self, run: RunState, event: Event) -> bool:
@@ -369,11 +370,8 @@ class OperationTree:
             run = self._runs.get(run_id)
             if run is not None and run.carrier is not None:
                 applied += self._advance_carrier(run, run.carrier, now_unix_ns)
-        for run_id in self._stalls.due(now_unix_ns):
-            run = self._runs.get(run_id)
-            if run is not None:
-                run.stall_queued = False
-                applied += self._check_stall(run, now_unix_ns)
+        for run in self._stalls.due(now_unix_ns, self._runs):
+            applied.append(self._stall(run, now_unix_ns, stalled=True))
         return applied
 
     def _advance_carrier(self, run: RunState, carrier: Carrier, now_ns: int) -> list[Applied]:
@@ -403,32 +401,6 @@ class OperationTree:
         if first is None or second is None:
             return first if second is None else second
         return min(first, second)
-
-    def _stalls_at_ns(self, run: RunState) -> int | None:
-        """When a run stalls if nothing moves until then; `None`: it does not."""
-        if run.state is not State.RUNNING or run.stalled_since_ns is not None or is_idle(run):
-            return None
-        explicit_s = run.extra.stall_after_s if run.extra is not None else None
-        if explicit_s is None and run.family is not None and run.family.live:
-            return None  # its children have a pace of their own; the one that is stuck says so
-        record = run.current_step()
-        running = record is not None and record.state is StepState.RUNNING
-        limit_s = stall_after_s(explicit_s, record.estimator if record is not None and running else None)
-        return None if limit_s is None else run.moved_ns + int(min(limit_s, 1e9) * 1e9)
-
-    def _watch(self, run: RunState, now_ns: int) -> None:
-        if not run.stall_queued and (deadline_ns := self._stalls_at_ns(run)) is not None:
-            run.stall_queued = True
-            self._stalls.add(max(deadline_ns, now_ns), run.id)
-
-    def _check_stall(self, run: RunState, now_ns: int) -> list[Applied]:
-        deadline_ns = self._stalls_at_ns(run)
-        if deadline_ns is None:
-            return []
-        if deadline_ns > now_ns:
-            self._watch(run, now_ns)
-            return []
-        return [self._stall(run, now_ns, stalled=True)]
 
     def _stall(self, run: RunState, now_ns: int, *, stalled: bool) -> Applied:
         run.stalled_since_ns = run.moved_ns if stalled else None

@@ -193,3 +193,12 @@ def test_a_live_operation_takes_little_memory():
     # The target is 1 KB; half of it again is left to other interpreters.
     assert (after - before) / count < 1536
     assert len(tree) == count + 1
+
+
+def test_orphans_leave_nothing_behind_when_they_are_forgotten():
+    tree = OperationTree()
+    for number in range(2, 50):
+        orphan = Saying(number, parent=1)
+        host(orphan.started(), orphan.ended(1), tree=tree)
+    assert len(tree.evict(T0 + 10_000 * S)) == 48
+    assert (len(tree), tree._kinship._orphans, tree._writers._by_key, tree._ended) == (0, {}, {}, {})

@@ -48,7 +48,9 @@ def scripts(draw: st.DrawFn) -> list[Event]:
         if action == "start" and len(open_steps) < len(names):
             name = draw(st.sampled_from([name for name in names if name not in open_steps]))
             open_steps.append(name)
-            events.append(run.step(name, at, completed=counts[name], total=10.0, step_index=names.index(name)))
+            events.append(
+                run.step(name, at, completed=counts[name], total=10.0, step_index=names.index(name))
+            )
         elif action == "end" and open_steps:
             name = open_steps.pop(draw(st.integers(0, len(open_steps) - 1)))
             outcome = draw(st.sampled_from([StepState.SUCCEEDED, StepState.FAILED, StepState.SKIPPED]))
@@ -197,7 +199,11 @@ class Forest(RuleBasedStateMachine):
         self.history.append(event)
         self.take(self.tree.apply(event, T0 + round(self.at * S)))
 
-    @rule(n=numbers, steps=st.sampled_from([None, ("a", "b"), ("a", "b", "c")]), expected=st.none() | st.integers(0, 4))
+    @rule(
+        n=numbers,
+        steps=st.sampled_from([None, ("a", "b"), ("a", "b", "c")]),
+        expected=st.none() | st.integers(0, 4),
+    )
     def start(self, n, steps, expected) -> None:
         if self.writers[n].sequence == 0:
             self.hear(self.writers[n].started(self.at, steps=steps, expected_children=expected))
@@ -241,7 +247,11 @@ class Forest(RuleBasedStateMachine):
 
     @rule(writer=st.sampled_from(["w0", "w1", "w2"]))
     def alive(self, writer) -> None:
-        self.hear(Event(kind=semconv.WRITER_ALIVE, run_id="", time_unix_ns=T0 + round(self.at * S), writer_id=writer))
+        self.hear(
+            Event(
+                kind=semconv.WRITER_ALIVE, run_id="", time_unix_ns=T0 + round(self.at * S), writer_id=writer
+            )
+        )
 
     @rule(seconds=st.sampled_from([0.5, 1.5, 6.0, 40.0]))
     def wait(self, seconds) -> None:
