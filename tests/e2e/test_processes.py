@@ -22,7 +22,7 @@ from otelprogress.feed import runtime_file
 from otelprogress.model import semconv
 from otelprogress.model.events import State
 from otelprogress.protocol.messages import SUBPROTOCOL
-from tests.feed.test_link import Parent
+from tests.feed.family import Parent
 from tests.otel.otlp_server import HttpReceiver
 from tests.waiting import eventually
 

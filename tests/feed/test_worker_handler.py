@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import errno
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from otelprogress.model.events import State
+from tests.feed.fakes import started
+from tests.feed.family import Parent, reporting, reporting_process, serving_parent
+from tests.feed.serving import TOKEN, dial, hear, say
+from tests.waiting import eventually
+
+
+@pytest.fixture
+def parent(tmp_path: Path) -> Iterator[Parent]:
+    with serving_parent(tmp_path) as parent:
+        yield parent
+
+
+def test_a_killed_child_is_lost_with_its_signal_and_without_waiting_for_the_grace(parent: Parent):
+    parent.links._grace_s = 600
+    with reporting_process(parent) as process:
+        process.send_signal(signal.SIGKILL)
+        assert eventually(lambda: parent.state() is State.LOST)
+    view = parent.view()
+    assert view is not None
+    assert view.lost_detector == "link"
+    assert view.lost_cause == "killed by SIGKILL"
+    assert view.lost_evidence_unix_ns is not None
+    assert view.lost_evidence_unix_ns >= view.started_at_unix_ns
+
+
+def test_a_stopped_child_is_not_lost(parent: Parent):
+    with reporting_process(parent) as process:
+        process.send_signal(signal.SIGSTOP)
+        # Longer than the grace: had anything been concluded from silence, it would have been said by now.
+        with pytest.raises(AssertionError):
+            eventually(lambda: parent.state() is not State.RUNNING, timeout_s=1.5)
+        process.send_signal(signal.SIGCONT)
+        process.kill()
+        assert eventually(lambda: parent.state() is State.LOST)
+
+
+def test_a_run_that_a_leaving_child_left_open_is_lost(parent: Parent):
+    with reporting(parent) as (host, _):
+        host.submit(started())
+    assert eventually(lambda: parent.state() is State.LOST)
+    view = parent.view()
+    assert view is not None
+    assert view.lost_detector == "atexit"
+
+
+def test_a_writer_that_stays_away_is_lost_and_its_return_revives_it(parent: Parent):
+    parent.links._grace_s = 0.0
+    with dial(parent.server, "/v1/worker") as first:
+        say(first, "register", version=1, writer="writer-1")
+        assert hear(first)["n"] == 0
+        say(first, "events", n=1, events=[msgspec.to_builtins(started())])
+        assert hear(first) == {"type": "ack", "n": 1}
+    assert eventually(lambda: parent.state() is State.LOST)
+    with dial(parent.server, "/v1/worker") as second:
+        say(second, "register", version=1, writer="writer-1")
+        assert hear(second)["n"] == 1
+        assert eventually(lambda: parent.state() is State.RUNNING)
+
+
+def test_a_host_that_vanished_is_lost_as_of_when_it_was_last_heard(parent: Parent):
+    parent.links._grace_s = 0.0
+    with dial(parent.server, "/v1/worker") as connection:
+        say(connection, "register", version=1, writer="writer-1")
+        say(connection, "events", n=1, events=[msgspec.to_builtins(started())])
+        assert eventually(lambda: parent.state() is State.RUNNING)
+        heard_unix_ns = parent.links._writers["writer-1"].heard_unix_ns
+        parent.cut(TimeoutError(errno.ETIMEDOUT, "no answer to keepalive"))
+        assert eventually(lambda: parent.state() is State.LOST)
+    view = parent.view()
+    assert view is not None
+    assert view.lost_detector == "keepalive"
+    assert view.lost_evidence_unix_ns == heard_unix_ns
+    assert view.lost_cause is not None
+    assert "ETIMEDOUT" in view.lost_cause
+
+
+def test_a_wrong_token_is_refused_for_good(parent: Parent):
+    with dial(parent.server, "/v1/worker", token="wrong") as connection:
+        with pytest.raises(Exception, match="4401"):
+            connection.recv(timeout=10)
+
+
+def test_a_worker_may_show_its_token_when_it_registers(parent: Parent):
+    with dial(parent.server, "/v1/worker", token=None) as connection:
+        say(connection, "register", version=1, writer="writer-1", token=TOKEN)
+        assert hear(connection)["type"] == "welcome"
+
+
+def test_a_first_frame_that_is_no_registration_is_refused(parent: Parent):
+    with dial(parent.server, "/v1/worker") as connection:
+        say(connection, "events", n=1)
+        with pytest.raises(Exception, match="4400"):
+            connection.recv(timeout=10)
+    assert parent.links.stats.refused == 1
