@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from otelprogress.exceptions import AmbiguousOperation, FeedUnavailable, InvalidValue, UnknownOperation
+from otelprogress.feed import runtime_file
+from otelprogress.feed.client import AsyncClient
+from otelprogress.model import semconv
+from otelprogress.model.events import State, StepState
+from tests.feed import fakes
+from tests.feed.fakes import ended, event, noted, run_id, started
+from tests.feed.serving import TOKEN, real_host, serving
+from tests.waiting import aeventually
+
+
+@pytest.fixture(autouse=True)
+def _today(monkeypatch: pytest.MonkeyPatch):
+    """Operations that ended years ago are in no list."""
+    import time
+
+    monkeypatch.setattr(fakes, "START_UNIX_NS", time.time_ns())
+
+
+def client_of(server, **options) -> AsyncClient:
+    return AsyncClient(server.url, TOKEN, **options)
+
+
+# --- list and get ----------------------------------------------------------------------------------------
+
+
+async def test_list_gives_roots_oldest_first_with_their_steps():
+    host = real_host()
+    host.submit(started(run=1, name="old", steps=("extract", "load")))
+    host.submit(started(run=2, name="child", parent_span_id=run_id(1)[33:]))
+    host.submit(started(run=3, name="new"))
+    host.submit(ended(2, run=3))
+    with serving(host) as server:
+        async with client_of(server) as client:
+            views = await client.list()
+            assert [view.name for view in views] == ["old", "new"]
+            assert [step.name for step in views[0].steps] == ["extract", "load"]
+            assert [view.name for view in await client.list(live=True)] == ["old"]
+            assert [view.name for view in await client.list(live=False)] == ["new"]
+            assert [view.name for view in await client.list("n*")] == ["new"]
+            assert {view.name for view in await client.list(roots=False)} == {"old", "child", "new"}
+
+
+async def test_list_turns_pages_until_all_are_there():
+    host = real_host()
+    for run in range(1, 1_203):
+        host.submit(started(run=run, name=f"load {run}"))
+    with serving(host) as server:
+        async with client_of(server) as client:
+            views = await client.list()
+            assert len({view.id for view in views}) == len(views) == 1_202
+
+
+async def test_list_of_all_local_processes_leaves_out_the_ones_that_do_not_answer():
+    host = real_host()
+    host.submit(started())
+    runtime_file.write("ws://127.0.0.1:9", TOKEN)
+    with serving(host) as server:
+        runtime_file.write(server.url, TOKEN)
+        async with AsyncClient() as client:
+            assert [view.name for view in await client.list()] == ["nightly load"]
+
+
+async def test_without_any_feed_a_list_is_empty_and_a_get_says_so():
+    async with AsyncClient() as client:
+        assert await client.list() == []
+        with pytest.raises(FeedUnavailable, match="no process of yours"):
+            await client.get("x")
+
+
+async def test_get_finds_by_handle_id_label_and_prefix():
+    host = real_host()
+    host.submit(started(label="tuesday"))
+    with serving(host) as server:
+        async with client_of(server) as client:
+            for text in ("nightly_load-1", run_id(1), "tuesday", "nightly", run_id(1)[:8]):
+                assert (await client.get(text)).id == run_id(1)
+            for text in ("daily", "", "nightly_load-12"):
+                with pytest.raises(UnknownOperation):
+                    await client.get(text)
+
+
+async def test_an_ambiguous_name_lists_its_candidates_unless_one_alone_lives():
+    host = real_host()
+    host.submit(started(run=1))
+    host.submit(started(run=2))
+    with serving(host) as server:
+        async with client_of(server) as client:
+            with pytest.raises(AmbiguousOperation) as ambiguous:
+                await client.get("nightly")
+            assert set(ambiguous.value.candidates) == {"nightly_load-1", "nightly_load-2"}
+            host.submit(ended(2, run=1))
+            await aeventually(lambda: host.pending == 0)
+            assert (await client.get("nightly")).id == run_id(2)
+
+
+# --- wait ------------------------------------------------------------------------------------------------
+
+
+async def after(host, *events, delay_s: float = 0.05) -> None:
+    await asyncio.sleep(delay_s)
+    for each in events:
+        host.submit(each)
+
+
+@pytest.mark.parametrize(
+    ("until", "events", "reason"),
+    [
+        ("end", [noted(2, level="warning"), ended(3)], "ended"),
+        ("end", [ended(2, state=State.FAILED, error_message="disk full")], "failed"),
+        ("attention", [noted(2), noted(3, level="warning", message="12 rows rejected")], "warning"),
+        (
+            "attention",
+            [event(semconv.INPUT_REQUESTED, sequence=2, input_id="in1", input_prompt="go on?")],
+            "input",
+        ),
+        (
+            "step",
+            [event(semconv.STEP_STARTED, sequence=2, step_name="load", step_state=StepState.RUNNING)],
+            "step",
+        ),
+        ("change", [noted(2)], "changed"),
+        ("change", [event(semconv.OPERATION_STATE_CHANGED, sequence=2, state=State.PAUSED)], "changed"),
+    ],
+)
+async def test_a_wait_ends_with_what_it_waits_for(until, events, reason):
+    host = real_host()
+    host.submit(started())
+    with serving(host) as server:
+        async with client_of(server) as client:
+            submitting = asyncio.create_task(after(host, *events))
+            news = await client.wait("nightly_load-1", until=until, timeout_s=20)
+            await submitting
+            assert news.reason == reason
+            assert news.event is not None
+            assert news.operation == news.event.operation
+
+
+async def test_a_wait_that_takes_too_long_says_timeout_and_how_it_stands():
+    host = real_host()
+    host.submit(started())
+    with serving(host) as server:
+        async with client_of(server) as client:
+            news = await client.wait("nightly", until="end", timeout_s=0.1)
+            assert (news.reason, news.operation.state) == ("timeout", State.RUNNING)
+
+
+async def test_a_wait_for_what_has_ended_returns_at_once():
+    host = real_host()
+    host.submit(started())
+    host.submit(ended(2))
+    with serving(host) as server:
+        async with client_of(server) as client:
+            news = await client.wait("nightly_load-1", timeout_s=20)
+            assert (news.reason, news.event) == ("ended", None)
+
+
+async def test_nothing_is_missed_between_two_waits_with_a_cursor():
+    host = real_host()
+    host.submit(started())
+    with serving(host) as server:
+        async with client_of(server) as client:
+            first = await client.wait("nightly", until="attention", timeout_s=0.2)
+            assert first.reason == "timeout"
+            host.submit(noted(2, level="warning", message="while nobody waited"))
+            second = await client.wait("nightly", until="attention", timeout_s=20, cursor=first.cursor)
+            assert (second.reason, second.operation.message) == ("warning", "while nobody waited")
+
+
+async def test_an_open_question_ends_a_wait_once_and_not_again_with_its_cursor():
+    host = real_host()
+    host.submit(started())
+    with serving(host) as server:
+        async with client_of(server) as client:
+            submitting = asyncio.create_task(
+                after(host, event(semconv.INPUT_REQUESTED, sequence=2, input_id="in1", input_prompt="go on?"))
+            )
+            first = await client.wait("nightly", timeout_s=20)
+            await submitting
+            assert first.reason == "input"
+            again = await client.wait("nightly", timeout_s=0.2, cursor=first.cursor)
+            assert again.reason == "timeout"
+            assert (await client.wait("nightly", timeout_s=0.2)).reason == "input"
+
+
+async def test_an_unknown_until_is_the_callers_mistake():
+    with serving() as server:
+        async with client_of(server) as client:
+            with pytest.raises(InvalidValue, match="attention"):
+                await client.wait("x", until="sunday")
+
+
+async def test_a_wait_hears_that_the_process_was_killed():
+    code = (
+        "import os,sys,time;from otelprogress.feed import runtime_file;from tests.feed.fakes import started;"
+        "from tests.feed.serving import *;h=real_host();s=WebSocketServer(h,token=TOKEN,port=0);s.start();"
+        "runtime_file.write(s.url,TOKEN);h.submit(started(process_id=os.getpid()));print(1,flush=True);time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        try:
+            process.stdout.readline()
+            async with AsyncClient(backoff_s=(0.01, 0.1)) as client:
+                waiting = asyncio.create_task(client.wait("nightly_load-1", until="end", timeout_s=30))
+                await asyncio.sleep(0.3)
+                os.kill(process.pid, signal.SIGKILL)
+                await asyncio.to_thread(process.wait)
+                news = await waiting
+                assert (news.reason, news.operation.lost_detector) == ("lost", "pid")
+        finally:
+            process.kill()
+
+
+def test_settings_that_cannot_be_meant_are_refused():
+    for options in ({"backoff_s": (0, 1)}, {"backoff_s": (2, 1)}):
+        with pytest.raises(InvalidValue):
+            AsyncClient("ws://127.0.0.1:1", "t", **options)
+    with pytest.raises(InvalidValue, match="HOST:PORT"):
+        AsyncClient("ftp://example")
