@@ -29,6 +29,8 @@ _MEMO_BYTES: Final = 8 * 1024 * 1024
 _MEMO_ENTRIES: Final = 4096
 _EVENT_SHARE: Final = 4
 """One event or operation may take a quarter of a frame before its longest parts are left out."""
+_EVICT_EVERY_NS: Final = 30_000_000_000
+"""How often runs that ended long ago are looked for."""
 _SNAPSHOT_MEMO_NS: Final = 1_000_000_000
 """Clients that join within the same second share the encoded state: its times are that exact."""
 
@@ -107,6 +109,7 @@ class Hub:
         self._max_event_bytes = self.limits.server_frame_bytes // _EVENT_SHARE
         self._memo: dict[object, object] = {}
         self._memo_bytes = 0
+        self._evict_at_unix_ns: int | None = 0 if len(tree) else None
         for run_id in tree.run_ids():
             # Whether its children moved it after it was last shown is not known.
             run = self._touch(run_id)
@@ -131,21 +134,31 @@ class Hub:
         """
         applied = self.tree.apply(event, now_unix_ns)
         self._record(applied)
+        if self._evict_at_unix_ns is None:
+            self._evict_at_unix_ns = now_unix_ns + _EVICT_EVERY_NS
+        elif len(self.tree) > self.tree.limits.max_runs:
+            self._evict(now_unix_ns)
         return applied
 
     def advance(self, now_unix_ns: int) -> list[Applied]:
         """What the passing of time causes: stalls, waits that are over, runs that are forgotten."""
         applied = self.tree.advance(now_unix_ns)
         self._record(applied)
-        for run_id in self.tree.evict(now_unix_ns):
-            run = self._runs.pop(run_id, None)
-            if run is not None and run.facts is not None:
-                self.ring.append(Entry(b"", 0, run.facts, run.facts, evicted=True))
+        if self._evict_at_unix_ns is not None and now_unix_ns >= self._evict_at_unix_ns:
+            self._evict(now_unix_ns)
+            self._evict_at_unix_ns = now_unix_ns + _EVICT_EVERY_NS if len(self.tree) else None
         return applied
 
     def next_deadline_unix_ns(self) -> int | None:
         """When `advance` is next worth calling; `None`: not before another event."""
-        return self.tree.next_deadline_unix_ns()
+        deadlines = (self.tree.next_deadline_unix_ns(), self._evict_at_unix_ns)
+        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+
+    def _evict(self, now_unix_ns: int) -> None:
+        for run_id in self.tree.evict(now_unix_ns):
+            run = self._runs.pop(run_id, None)
+            if run is not None and run.facts is not None:
+                self.ring.append(Entry(b"", 0, run.facts, run.facts, evicted=True))
 
     def _record(self, applied: list[Applied]) -> None:
         for item in applied:
@@ -196,7 +209,7 @@ class Hub:
         return self.tree.view(run_id, now_unix_ns, steps=steps)
 
     def query(self, wanted: Filter, now_unix_ns: int, limit: int = 1000) -> list[OperationView]:
-        """The runs of any tenant's that match, with their steps; live ones first, then the newest first."""
+        """The runs that match, of all tenants, with their steps; live ones and then the newest first."""
         tenants = {facts.tenant for run in self._runs.values() if (facts := self._facts(run)) is not None}
         found: list[OperationView] = []
         for tenant in sorted(tenants):

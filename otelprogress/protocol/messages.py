@@ -72,7 +72,7 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forb
     """A run id: it and everything below it."""
     roots: bool | None = None
     """Only operations without a parent. `None`: yes, unless `run`, `label`, `trace_id`, `name` or `subtree` is given."""
-    ended_within_s: Annotated[float, msgspec.Meta(ge=0)] = 600.0
+    ended_within_s: Annotated[float, msgspec.Meta(ge=0, le=1e9)] = 600.0
     """In snapshots: live, or ended less than so long ago."""
     limit: Annotated[int, msgspec.Meta(ge=1)] = 1000
     """Operations in a snapshot, live ones and then the newest first."""
@@ -115,7 +115,7 @@ class Subscribe(
     """Chosen by the client, unique on its connection."""
     filter: Filter = Filter()
     level: Level = "milestones"
-    max_rate_hz: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    max_rate_hz: Annotated[float, msgspec.Meta(ge=0.001)] | None = None
     """Of ticks; `None`: the server's."""
     cursor: _Cursor | None = None
     window_bytes: _Count = 0

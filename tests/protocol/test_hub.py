@@ -6,11 +6,12 @@ import pytest
 
 from otelprogress.exceptions import InvalidRecord
 from otelprogress.model.events import Event
+from otelprogress.model.tree import OperationTree, TreeLimits
 from otelprogress.protocol.filters import Matcher
 from otelprogress.protocol.hub import Hub, TickPosition
 from otelprogress.protocol.messages import Filter
 
-from .feed_kit import KEY, Stage, rid
+from .feed_kit import KEY, NS, START_NS, Stage, rid
 
 ALL = Filter(roots=False)
 
@@ -134,3 +135,32 @@ def test_an_event_with_a_huge_attribute_still_fits():
     stage.start(1, attributes={"blob": "x" * 200_000})
     pull = stage.hub.pull("1", Matcher(ALL), "milestones", 0, frame_bytes=256 * 1024)
     assert len(pull.frames[0]) < 2000
+
+
+def test_forgetting_is_a_deadline_of_its_own():
+    stage = Stage()
+    assert stage.hub.next_deadline_unix_ns() is None
+    stage.start(1)
+    stage.end(1)
+    for _ in range(40):
+        due = stage.hub.next_deadline_unix_ns()
+        if due is None:
+            break
+        stage.now_s = (due - START_NS) / NS + 0.2
+        stage.hub.advance(stage.now_ns)
+    else:
+        pytest.fail("the run is never forgotten")
+    assert len(stage.hub.tree) == 0
+    assert stage.now_s < 800
+
+
+def test_over_the_limit_of_runs_the_oldest_ended_ones_go_at_once():
+    stage = Stage()
+    stage.hub = Hub(OperationTree(limits=TreeLimits(max_runs=3)), epoch="e1", cursor_key=KEY)
+    for number in range(1, 8):
+        stage.start(number)
+        if number != 2:
+            stage.end(number)
+    assert len(stage.hub.tree) == 3
+    assert rid(2) in stage.hub.tree
+    assert rid(7) in stage.hub.tree

@@ -122,6 +122,7 @@ def test_a_token_is_renewed_on_the_open_connection(stage: Stage):
         ({"type": "subscribe", "id": "2", "filter": {"state": ["done"]}}, "2", "invalid"),
         ({"type": "subscribe", "id": "2", "filter": {"run": ["r"] * 17}}, "2", "invalid"),
         ({"type": "subscribe", "id": "2", "max_rate_hz": 0}, "2", "invalid"),
+        ({"type": "subscribe", "id": "2", "filter": {"ended_within_s": 1e308}}, "2", "invalid"),
         ({"type": "subscribe", "id": "1"}, "1", "duplicate"),
         ({"type": "unsubscribe", "id": "2"}, "2", "unknown_subscription"),
         ({"type": "ack", "id": "1", "frames": 99}, "1", "invalid"),

@@ -199,9 +199,9 @@ def events_with_the_view_of_another_moment(monkeypatch):
 def test_the_auditor_notices(bug: str, monkeypatch: pytest.MonkeyPatch):
     plant, expected = PLANTED[bug]
     plant(monkeypatch)
-    noticed = next(violations(60), None)
-    assert noticed is not None, f"60 stories with {bug.replace('_', ' ')}, and nobody noticed"
-    assert expected in noticed
+    assert any(expected in noticed for noticed in violations(60)), (
+        f"60 stories with {bug.replace('_', ' ')}, and nobody noticed"
+    )
 
 
 def violations(seeds: int) -> Iterator[str]:
