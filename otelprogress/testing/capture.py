@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 
 from otelprogress import active
 from otelprogress.feed.host import Host
+from otelprogress.integrations import tqdm_bridge
 from otelprogress.model.events import FeedEvent, OperationView, StepView
 from otelprogress.model.tree import Applied, OperationTree
 from otelprogress.otel.emitter import ProgressEmitter
@@ -211,6 +212,7 @@ def capture() -> Iterator[ProgressCapture]:
         submit=host.submit,
         strict=True,
     )
+    tqdm_bridge.install()
     before, active.current = active.current, capturing
     try:
         yield ProgressCapture(host)
