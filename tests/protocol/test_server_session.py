@@ -207,6 +207,44 @@ def test_no_frame_makes_the_session_raise(frames):
         talk.hear()
 
 
+TEXTS = st.text(max_size=20) | st.sampled_from(["*", "?*", "load-1", rid(1), "running"])
+NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+FILTERS = st.fixed_dictionaries(
+    {},
+    optional={
+        **{key: st.lists(TEXTS, max_size=3) for key in ("run", "label", "trace_id", "service")},
+        "state": st.lists(st.sampled_from(["running", "failed", "done"]), max_size=2),
+        "name": TEXTS,
+        "subtree": TEXTS,
+        "after": TEXTS,
+        "attributes": st.dictionaries(TEXTS, TEXTS | NUMBERS | st.booleans(), max_size=2),
+        "roots": st.none() | st.booleans(),
+        "ended_within_s": NUMBERS,
+        "limit": NUMBERS,
+    },
+)
+
+
+@given(
+    FILTERS,
+    st.sampled_from(["ticks", "milestones", "terminal"]),
+    st.none() | NUMBERS,
+    st.none() | TEXTS,
+    st.integers() | st.sampled_from([0, 1, 2000]),
+)
+def test_no_subscription_makes_the_session_raise(wanted, level, rate, cursor, window):
+    stage = Stage()
+    stage.start(1)
+    talk = stage.session()
+    talk.subscribe(filter=wanted, level=level, max_rate_hz=rate, cursor=cursor, window_bytes=window)
+    stage.tick(1, 1)
+    stage.end(1)
+    stage.now_s += 20
+    talk.hear()
+    talk.session.next_deadline_s()
+    assert talk.closed is None
+
+
 # --- joining -----------------------------------------------------------------------------------------
 def test_without_a_cursor_one_gets_the_state_and_then_what_follows(stage: Stage):
     stage.start(1)
@@ -252,6 +290,16 @@ def test_a_cursor_that_does_not_open_is_a_gap_and_the_whole_state(stage: Stage, 
     assert answer[1]["reason"] == reason
     assert answer[1]["from"] == cursor
     assert answer[3]["complete"]
+
+
+def test_a_cursor_from_the_future_says_that_the_log_went_back(stage: Stage):
+    stage.start(1)
+    stage.note(1)
+    ahead = stage.session().subscribe()[-1]["cursor"]
+    restored = Stage()
+    restored.start(1)
+    answer = restored.session().subscribe(cursor=ahead)
+    assert (answer[1]["type"], answer[1]["reason"]) == ("gap", "epoch")
 
 
 def test_a_cursor_of_another_filter_or_tenant_is_foreign(stage: Stage):
