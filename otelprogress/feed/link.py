@@ -238,7 +238,8 @@ class LinkClient:
     def _tell(self, applied: Sequence[Applied]) -> None:
         # Any thread that drains the host. The session belongs to the link's thread, which drains next.
         if not self._given_up:
-            self._told.extend(each.source for each in applied)
+            # What this host concluded by itself (a stall) names no writer: the parent's host concludes it too.
+            self._told.extend(each.source for each in applied if each.source.writer_id)
 
     def _run(self) -> None:
         try:

@@ -101,8 +101,9 @@ class LinkSender:
         ):
             self.dropped += 1
             return
-        # What the run has said since is older news than this.
-        self._ticks.pop(event.run_id, None)
+        if event.sequence is not None:
+            # It carries the counts too, and newer ones. A note that existing code wrote carries none.
+            self._ticks.pop(event.run_id, None)
         self._kept.append(_Kept(self._next, data))
         self._kept_bytes += len(data)
         self._next += 1

@@ -15,7 +15,7 @@ import pytest
 from otelprogress.feed import runtime_file
 from otelprogress.feed.link import LinkClient
 from otelprogress.model.events import State
-from tests.feed.fakes import ended, noted, progressed, started
+from tests.feed.fakes import ended, noted, progressed, run_id, started
 from tests.feed.family import REPORTING_CHILD, Parent, reporting, serving_parent
 from tests.feed.serving import TOKEN, real_host
 from tests.waiting import eventually
@@ -48,6 +48,15 @@ def test_nothing_is_opened_before_the_first_event(parent: Parent):
         assert link.flush(10)
         link.close()
         assert parent.links.stats.connections == 0
+
+
+def test_what_the_childs_host_concludes_by_itself_is_left_to_the_parents(parent: Parent):
+    with reporting(parent) as (host, link):
+        host.submit(started(stall_after_s=0.05))
+        eventually(lambda: (view := host.view(run_id())) and view.stalled)
+        host.submit(ended(2))
+        assert link.flush(10, acknowledged=True)
+    assert parent.links.stats.events == 2
 
 
 def test_after_a_cut_everything_arrives_exactly_once(parent: Parent):

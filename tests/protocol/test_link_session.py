@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import random
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from otelprogress.exceptions import RemoteProtocolError
 from otelprogress.model import semconv
-from otelprogress.model.events import Event
+from otelprogress.model.events import Event, Source
 from otelprogress.protocol import encoding
 from otelprogress.protocol.link_session import (
     WINDOW_EVENTS,
@@ -115,6 +116,36 @@ def test_a_tick_is_dropped_when_something_newer_of_its_run_is_durable():
     sender.offer(note(1))
     connect(sender, receiver)
     assert [event.kind for event in exchange(sender, receiver)] == [semconv.OPERATION_NOTED]
+
+
+def test_a_tick_outlives_a_note_that_carries_no_counts():
+    sender, receiver = LinkSender("w"), LinkReceiver("w")
+    sender.offer(tick(5))
+    sender.offer(
+        Event(kind=semconv.OPERATION_NOTED, run_id=RUN, time_unix_ns=2, source=Source.FOREIGN, message="m")
+    )
+    connect(sender, receiver)
+    assert [event.completed for event in exchange(sender, receiver)] == [None, 5]
+
+
+def test_starts_and_outcomes_find_room_when_notes_do_not():
+    sender, receiver = LinkSender("w", max_pending=10), LinkReceiver("w")
+    for n in range(1, 101):
+        sender.offer(note(n))
+    assert sender.dropped == 92
+    sender.offer(msgspec.structs.replace(note(101), kind=semconv.OPERATION_ENDED))
+    connect(sender, receiver)
+    assert [event.sequence for event in exchange(sender, receiver)] == [*range(1, 9), 101]
+
+
+def test_ticks_of_many_runs_are_cut_into_frames_within_the_limit():
+    sender, receiver = LinkSender("w"), LinkReceiver("w")
+    for n in range(1, 1001):
+        sender.offer(msgspec.structs.replace(tick(n, f"{1:032x}-{n:016x}"), message="x" * 1000))
+    connect(sender, receiver)
+    frames = sender.outgoing()
+    assert all(len(frame) <= WORKER_FRAME_BYTES for frame in frames)
+    assert len([event for frame in frames for event in receiver.receive(frame)]) == 1000
 
 
 def test_over_its_bound_it_drops_counts_and_tells_the_parent():
