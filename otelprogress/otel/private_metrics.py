@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader, MetricsData
-from opentelemetry.sdk.resources import Resource
+
+from otelprogress.otel.resources import make_resource
 
 if TYPE_CHECKING:
     from otelprogress.otel.sender import Sender
@@ -44,6 +45,6 @@ def make_meter_provider(sender: Sender, attributes: Mapping[str, Any]) -> MeterP
     """A MeterProvider whose values `sender` collects and sends."""
     reader = SenderMetricReader()
     # Not closed at exit by the SDK: the runtime does it, within its own time.
-    provider = MeterProvider([reader], Resource.create(dict(attributes)), shutdown_on_exit=False)
+    provider = MeterProvider([reader], make_resource(attributes), shutdown_on_exit=False)
     sender.collect_metrics_with(reader.request)
     return provider

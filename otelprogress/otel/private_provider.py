@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.metrics import NoOpMeterProvider
-from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+
+from otelprogress.otel.resources import make_resource
 
 if TYPE_CHECKING:
     from otelprogress.otel.sender import Sender
@@ -33,7 +34,7 @@ def make_tracer_provider(sender: Sender | None, attributes: Mapping[str, str | i
         attributes: added to the resource.
     """
     settings: dict[str, Any] = {
-        "resource": Resource.create(dict(attributes)),
+        "resource": make_resource(attributes),
         # The runtime's own exit handler bounds the time; the SDK's would run after it, unbounded.
         "shutdown_on_exit": False,
     }

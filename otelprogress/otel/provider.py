@@ -324,9 +324,9 @@ class ProviderBinding:
             resource = getattr(provider, "resource", None)
             if resource is not None:
                 return {**self._resource_attributes, **resource.attributes}
-        from opentelemetry.sdk.resources import Resource
+        from otelprogress.otel.resources import make_resource
 
-        return dict(Resource.create(self._resource_attributes).attributes)
+        return dict(make_resource(self._resource_attributes).attributes)
 
     def providers(self) -> list[ProviderReport]:
         """What is there, for `doctor`."""

@@ -440,7 +440,12 @@ class Sender:
             from otelprogress.otel.otlp_encode import LogEncoder
 
             resource = self._resource
-            self._encoder = LogEncoder(resource() if callable(resource) else resource, self._version)
+            try:
+                attributes = resource() if callable(resource) else resource
+            except Exception:
+                self.internal_errors += 1
+                attributes = {}  # better nameless than lost
+            self._encoder = LogEncoder(attributes, self._version)
         encoded: tuple[bytes, int] = self._encoder.encode(events)
         return encoded
 

@@ -280,6 +280,14 @@ def test_a_second_shutdown_and_late_events_do_nothing(senders):
         assert names(receiver) == [semconv.OPERATION_STARTED]
 
 
+def test_a_resource_that_cannot_be_had_loses_no_event(senders):
+    with HttpReceiver() as receiver:
+        sender = senders(receiver.url, resource=lambda: 1 / 0)
+        sender.submit(started())
+        assert sender.shutdown(15)
+        assert names(receiver) == [semconv.OPERATION_STARTED]
+
+
 def test_a_sender_that_was_never_used_has_no_thread(senders):
     sender = senders("http://127.0.0.1:9")
     assert sender._thread is None
