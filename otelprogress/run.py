@@ -227,7 +227,7 @@ class Operation:
             semconv.OPERATION_STARTED,
             time_unix_ns=self._started_unix_ns,
             name=plan.name,
-            title=None if self.title == plan.name else self.title,
+            title=self.title,
             label=plan.label,
             parent_span_id=self._parent_span_id,
             start_unix_ns=self._started_unix_ns,

@@ -19,8 +19,18 @@ def test_an_argument_goes_before_our_variable_and_ours_before_opentelemetrys():
 
 def test_without_anything_said_there_is_a_feed_on_loopback():
     settings = resolve(environ={})
-    assert (settings.feed, settings.bind, settings.port, settings.view) == (True, "127.0.0.1", DEFAULT_PORT, "auto")
-    assert (settings.lease_s, settings.history, settings.shutdown_timeout_s, settings.strict) == (90, True, 2, False)
+    assert (settings.feed, settings.bind, settings.port, settings.view) == (
+        True,
+        "127.0.0.1",
+        DEFAULT_PORT,
+        "auto",
+    )
+    assert (settings.lease_s, settings.history, settings.shutdown_timeout_s, settings.strict) == (
+        90,
+        True,
+        2,
+        False,
+    )
 
 
 @pytest.mark.parametrize(

@@ -159,7 +159,7 @@ def test_a_title_that_cannot_be_filled_in_is_misuse_and_the_name_stands():
     with recording() as said:
         load()
         assert sum(active.misuses.values()) == 1
-    assert said.started("load").title is None
+    assert said.started("load").title == "load"
 
 
 # --- outcomes ----------------------------------------------------------------------------------------------------

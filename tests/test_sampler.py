@@ -135,7 +135,9 @@ def test_a_poll_counts_for_its_step_until_that_closes(sampler):
             eventually(lambda: step.completed == 9)
         (ended,) = said.of("step.ended")
         assert (ended.completed, ended.total, ended.unit) == (9, 9, "{row}")
-        eventually(lambda: not [thread for thread in threading.enumerate() if thread.name == "otelprogress-poll"])
+        eventually(
+            lambda: not [thread for thread in threading.enumerate() if thread.name == "otelprogress-poll"]
+        )
 
 
 def test_a_poll_that_raises_is_counted_and_asked_again(sampler):

@@ -116,7 +116,9 @@ def test_a_list_may_grow_while_it_is_iterated(said):
 
 
 def test_outside_an_operation_a_loop_is_one(said):
-    for _ in progress.track(range(3), "import flights", unit="row", title="import flights of May", label="f-1"):
+    for _ in progress.track(
+        range(3), "import flights", unit="row", title="import flights of May", label="f-1"
+    ):
         assert progress.current_operation().name == "", "not current in the body"
     started, ended = said.events
     assert (started.name, started.title, started.label) == ("import flights", "import flights of May", "f-1")
@@ -141,7 +143,11 @@ def test_a_named_loop_within_an_operation_is_a_child(said):
     assert said.ended("outer").completed is None
 
 
-@pytest.mark.parametrize("items", [list(range(100)), iter(range(100)), (n for n in range(100))], ids=["list", "iterator", "generator"])
+@pytest.mark.parametrize(
+    "items",
+    [list(range(100)), iter(range(100)), (n for n in range(100))],
+    ids=["list", "iterator", "generator"],
+)
 def test_a_loop_left_early_is_cancelled_and_says_where(said, items):
     for n in progress.track(items, "scan", total=100):
         if n == 40:

@@ -3,7 +3,14 @@ from __future__ import annotations
 import pytest
 
 import otelprogress as progress
-from otelprogress.exceptions import IllegalTransition, InvalidValue, ProgressError, UnknownOperation, UnknownStep, UsageError
+from otelprogress.exceptions import (
+    IllegalTransition,
+    InvalidValue,
+    ProgressError,
+    UnknownOperation,
+    UnknownStep,
+    UsageError,
+)
 from otelprogress.model.events import State, StepState
 from tests.recording import recording
 
