@@ -34,6 +34,7 @@ from opentelemetry.trace import (
 from otelprogress.model import semconv
 from otelprogress.model.events import Event, State
 from otelprogress.otel import span_tap
+from otelprogress.otel.notes import flush_notes
 from otelprogress.otel.records import (
     SEVERITY_TEXT,
     body_of,
@@ -122,6 +123,8 @@ class ProgressEmitter:
             span: the operation's span; `None`: it has none any more, or must not be touched.
             ledger: the span's, made once per operation; `None`: nothing is put on the span.
         """
+        if event.kind == semconv.OPERATION_ENDED and span is not None:
+            self._flush_notes(span)
         if span is not None and ledger is not None and not ledger.finished:
             try:
                 self._put_on_span(event, span, ledger)
@@ -154,6 +157,14 @@ class ProgressEmitter:
             REGISTRY.discard(span.get_span_context().span_id)
         except Exception:
             self.stats.span_errors += 1
+
+    def _flush_notes(self, span: Span) -> None:
+        try:
+            tracked = REGISTRY.find(span.get_span_context())
+            if tracked is not None and tracked.notes is not None:
+                flush_notes(tracked)
+        except Exception:
+            self.stats.submit_errors += 1
 
     def _put_on_span(self, event: Event, span: Span, ledger: SpanLedger) -> None:
         if not span.is_recording():

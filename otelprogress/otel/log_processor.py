@@ -22,6 +22,7 @@ from opentelemetry.trace import TraceFlags, get_current_span
 from otelprogress.model import mapping, semconv
 from otelprogress.model.events import Event
 from otelprogress.otel import span_tap
+from otelprogress.otel.notes import note
 from otelprogress.otel.outlet import OUTLET
 from otelprogress.otel.registry import REGISTRY
 
@@ -86,16 +87,13 @@ class ProgressLogProcessor(LogRecordProcessor):
     def _note(self, record: Any) -> None:
         tracked = REGISTRY.operation_at(record.trace_id, record.span_id)
         if tracked is not None:
-            OUTLET.put(
-                mapping.note_from_foreign(
-                    tracked.run_id,
-                    record.event_name,
-                    record.attributes,
-                    _time_of(record),
-                    body=record.body,
-                    severity_number=_severity_of(record),
-                ),
-                sampled=tracked.sampled,
+            note(
+                tracked,
+                record.event_name,
+                record.attributes,
+                _time_of(record),
+                body=record.body,
+                severity_number=_severity_of(record),
             )
 
     def _take_at_its_word(self, log_record: ReadWriteLogRecord) -> None:

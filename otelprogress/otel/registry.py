@@ -10,12 +10,15 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections.abc import Iterator
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from opentelemetry.trace import Span, SpanContext, get_current_span
 
 from otelprogress.model.events import run_id as make_run_id
 from otelprogress.model.rules import ChildrenBecome, SpanRule
+
+if TYPE_CHECKING:
+    from otelprogress.otel.notes import NoteGate
 
 Role = Literal["own", "rule", "step"]
 
@@ -33,10 +36,12 @@ class TrackedSpan:
         step_index: from 0, for `step`.
         children: what child spans become.
         step_numbers: gives each child span that becomes a step its index, thread-safe.
+        notes: the rate of its notes (`otel.notes`); `None` until the first one.
     """
 
     __slots__ = (
         "children",
+        "notes",
         "operation",
         "owner",
         "reference",
@@ -70,6 +75,7 @@ class TrackedSpan:
         self.step_index = step_index
         self.children: ChildrenBecome = rule.children if rule is not None else "ignore"
         self.step_numbers: Iterator[int] = itertools.count()
+        self.notes: NoteGate | None = None
         # Weak: a span that is never ended (some frameworks leave them open) must not stay in memory because of us.
         self.reference: weakref.ref[Span] = weakref.ref(span)
 

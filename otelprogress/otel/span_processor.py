@@ -25,7 +25,6 @@ Every callback counts what goes wrong inside and returns; none waits, takes a sp
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar, Token
 from types import TracebackType
@@ -40,6 +39,7 @@ from otelprogress.model import mapping, semconv
 from otelprogress.model.events import Event, Source
 from otelprogress.model.rules import RuleSet, SpanFacts, SpanRule
 from otelprogress.otel import span_tap
+from otelprogress.otel.notes import flush_notes, note
 from otelprogress.otel.outlet import OUTLET
 from otelprogress.otel.registry import REGISTRY, TrackedSpan
 from otelprogress.otel.span_facts import facts_of, scope_of
@@ -243,6 +243,7 @@ class ProgressSpanProcessor(SpanProcessor):
         if live is not None:
             span_tap.untap(live)
         if tracked.role == "rule":
+            flush_notes(tracked)
             # Nobody else speaks for this operation: its span's end is the word itself, not a hint.
             OUTLET.put(
                 mapping.span_ended(facts_of(span, events=True), source=Source.LOG),
@@ -257,15 +258,10 @@ class ProgressSpanProcessor(SpanProcessor):
 
     def hear_events_of(self, tracked: TrackedSpan, span: ApiSpan) -> None:
         """Turn what others add to `span` (`add_event`, `record_exception`) into notes of `tracked`, at once."""
-        run_id, sampled = tracked.run_id, tracked.sampled
 
         def on_event(name: str, attributes: Mapping[str, Any] | None, time_unix_ns: int | None) -> None:
             try:
-                if OUTLET.submit is not None:
-                    at_unix_ns = time_unix_ns if time_unix_ns is not None else time.time_ns()
-                    OUTLET.put(
-                        mapping.note_from_foreign(run_id, name, attributes, at_unix_ns), sampled=sampled
-                    )
+                note(tracked, name, attributes, time_unix_ns)
             except Exception:
                 self.errors += 1
 
