@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -15,11 +14,7 @@ from otelprogress.model.text import clean
 if TYPE_CHECKING:
     from otelprogress.demo.etl import Report
 
-_ENDPOINTS: Final = (
-    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
-    "OTEL_EXPORTER_OTLP_ENDPOINT",
-    "OTELPROGRESS_COLLECTOR",
-)
+_DELIVERY_S: Final = 3.0
 _MAX_URL_CHARS: Final = 200
 
 
@@ -50,23 +45,33 @@ def demo(
         else:
             with tempfile.TemporaryDirectory(prefix="otelprogress-demo-") as folder:
                 report = etl.run(Path(folder) / "flights.sqlite3")
+        went = _whereabouts()
     finally:
         progress.shutdown()
     for line in _story(report, kept=database is not None):
         say(line)
+    say(f"trace     {report.run_id.partition('-')[0]} {went}")
 
 
 def _story(report: Report, *, kept: bool) -> list[str]:
     loaded = ", ".join(f"{rows:,} into {table}" for table, rows in report.loaded.items())
-    lines = [
+    return [
         f"read      {', '.join(f'{rows:,} {source}' for source, rows in report.extracted.items())}",
-        f"rejected  {report.rejected:,} flights without a departure",
+        f"rejected  {report.rejected:,} flights: dep_time is null",
         f"loaded    {loaded}{f' of {clean(str(report.database), _MAX_URL_CHARS)}' if kept else ''}",
     ]
-    endpoint = next((value for name in _ENDPOINTS if (value := os.environ.get(name))), None)
-    trace_id = report.run_id.partition("-")[0]
-    if endpoint is not None:
-        lines.append(f"trace     {trace_id} went to {clean(endpoint, _MAX_URL_CHARS)}")
-    else:
-        lines.append(f"trace     {trace_id} stayed here: OTEL_EXPORTER_OTLP_ENDPOINT is not set")
-    return lines
+
+
+def _whereabouts() -> str:
+    """Where the trace went, as its receiver answered."""
+    from otelprogress.runtime import current_runtime
+
+    runtime = current_runtime()
+    sender = None if runtime is None else runtime.sender
+    endpoint = None if sender is None else sender.target.traces
+    if sender is None or endpoint is None:
+        return "stayed here: OTEL_EXPORTER_OTLP_ENDPOINT is not set"
+    sender.flush(_DELIVERY_S)
+    taken = sender.stats()["traces"].delivered
+    url = clean(endpoint.url, _MAX_URL_CHARS)
+    return f"went to {url}" if taken else f"was not taken by {url}: see otelprogress doctor"

@@ -25,7 +25,7 @@ def test_the_demo_draws_its_steps_and_says_what_it_loaded(tmp_path: Path):
         assert demo.process.wait(100) == 0
         demo.wait_for(lambda screen: "stayed here" in screen.text)
         assert demo.line_with("nyc flights 2013").startswith("✓ nyc flights 2013  succeeded in ")
-        assert "8,255 flights without a departure" in demo.text
+        assert "8,255 flights: dep_time is null" in demo.text
     with closing(sqlite3.connect(database)) as connection:
         assert connection.execute("select count(*) from flights").fetchone() == (328_521,)
 
