@@ -346,7 +346,7 @@ class OperationTree:
         limits = self.limits
         if carrier.take_note(now_ns, limits.foreign_notes_per_s, limits.foreign_notes_burst):
             return True
-        carrier.folded += 1
+        carrier.folded += 1 + (event.folded or 0)  # its process may have folded some already
         carrier.folded_last = event
         self.stats.foreign_folded += 1
         if carrier.flush_ns is None:

@@ -373,6 +373,15 @@ def test_foreign_notes_are_folded_beyond_their_rate(host):
     assert kinds(host.hear(run.foreign("again", 10))) == ["operation.noted"]
 
 
+def test_what_the_writers_process_folded_already_is_in_the_count(host):
+    run = Saying()
+    host.hear(run.started())
+    for n in range(102):
+        host.hear(run.foreign(f"note {n}", n / 1000, folded=9), at=0)
+    (folded,) = host.wait_until(1.0)
+    assert folded.event.folded == 19
+
+
 def test_foreign_notes_move_no_counts(host):
     run = Saying()
     host.hear_all(run.started(), run.foreign("hm", 1, completed=5.0, total=10.0))
