@@ -39,7 +39,8 @@ _logger = logging.getLogger("otelprogress")
 class Submit(Protocol):
     """Hands an event to a host; never blocks, never raises."""
 
-    def __call__(self, event: Event, /) -> None: ...
+    def __call__(self, event: Event, /) -> None:
+        """Take one event."""
 
 
 class Instrumentation:

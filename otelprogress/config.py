@@ -79,12 +79,9 @@ def resolve(
     feed_by_default: bool = True,
     environ: Mapping[str, str] = os.environ,
 ) -> Settings:
-    """The settings that these arguments and the environment make; `None`: not said here.
+    """The settings that these arguments (see `runtime.configure`) and the environment make.
 
-    Args:
-        feed: `True`, `False`, `on`, `off` or `HOST:PORT`.
-        feed_by_default: what `feed` is when neither argument nor environment says it.
-        environ: the environment.
+    `None` is not said here. `feed_by_default` is what `feed` is when neither argument nor environment says it.
 
     Raises:
         InvalidValue: naming the setting and the value.

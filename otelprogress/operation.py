@@ -15,7 +15,8 @@ from opentelemetry.trace import SpanKind
 from otelprogress import active
 from otelprogress.exceptions import InvalidValue
 from otelprogress.model import semconv
-from otelprogress.run import NO_OPERATION, AttributeScalar, NoOperation, Operation, Plan, begin, context_of
+from otelprogress.no_operation import NO_OPERATION, NoOperation
+from otelprogress.run import AttributeScalar, Operation, Plan, begin, context_of
 from otelprogress.step import Step, is_count
 
 if TYPE_CHECKING:
@@ -411,7 +412,10 @@ def adopt(
     Args:
         span: recording, and not ended before the `with` statement is left.
         name: `None`: the span's.
-        title: see `operation()`, like the others.
+        title: for people; `None`: the name.
+        steps: planned names, or names with weights; see `operation()`.
+        label: of your own, to find the operation by.
+        controls: commands that it accepts.
     """
     span_name = getattr(span, "name", None)
     name = name or (span_name if isinstance(span_name, str) else "") or "operation"

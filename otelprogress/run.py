@@ -1,16 +1,18 @@
-"""One live operation: what it says, when it begins and ends. `operation()` and `track()` make these."""
+"""One live operation: what it says, when it begins and ends. `operation()` and `track()` make these.
+
+Longer than most modules here because `Operation` is one class, most of it docstrings of its public methods.
+"""
 
 # ruff: noqa: TC004 - `_load` fetches these names when the first operation begins
 
 from __future__ import annotations
 
 import itertools
-import sys
 import threading
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar, overload
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, overload
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -29,32 +31,48 @@ if TYPE_CHECKING:
 
     from otelprogress.active import Instrumentation
     from otelprogress.model.events import Event, Source, State, StepState, run_id
-    from otelprogress.model.redaction import allowed_attributes, redact, redacted
-    from otelprogress.model.text import clean
     from otelprogress.otel.emitter import SpanLedger
-    from otelprogress.otel.registry import REGISTRY
     from otelprogress.otel.span_processor import Claim, claim_next_span
+    from otelprogress.outcome import (
+        as_result,
+        clean_message,
+        clean_title,
+        error_fields,
+        outcome_of,
+        parent_span_id,
+        shown,
+        type_name,
+    )
     from otelprogress.poller import Poll
 
 T = TypeVar("T")
 AttributeScalar = str | bool | int | float
 
 _loaded = False
+_OF_OUTCOME: Final = (
+    "as_result",
+    "clean_message",
+    "clean_title",
+    "error_fields",
+    "outcome_of",
+    "parent_span_id",
+    "shown",
+    "type_name",
+)
 
 
 def _load() -> None:
     """Import what only operations need, once."""
     global _loaded
-    from otelprogress.model import events, redaction, text
-    from otelprogress.otel import emitter, registry, span_processor
+    from otelprogress import outcome
+    from otelprogress.model import events
+    from otelprogress.otel import emitter, span_processor
 
     names: dict[str, Any] = globals()
     for module, wanted in (
         (events, ("Event", "Source", "State", "StepState", "run_id")),
-        (redaction, ("allowed_attributes", "redact", "redacted")),
-        (text, ("clean",)),
+        (outcome, _OF_OUTCOME),
         (emitter, ("SpanLedger",)),
-        (registry, ("REGISTRY",)),
         (span_processor, ("claim_next_span",)),
     ):
         for name in wanted:
@@ -63,7 +81,6 @@ def _load() -> None:
 
 
 LEVELS: Final = frozenset({"info", "warning", "error"})
-MAX_STACKTRACE_CHARS: Final = 16_384
 MAX_STEPS: Final = 10_000
 
 
@@ -221,7 +238,7 @@ class Operation:
         self.run_id = run_id(opened.trace_id, opened.span_id)
         self.sampled = opened.sampled
         self._started_unix_ns = getattr(opened.span, "start_time", None) or time.time_ns()
-        self._parent_span_id = _parent_span_id(parent, opened.trace_id, opened.parent_span_id)
+        self._parent_span_id = parent_span_id(parent, opened.trace_id, opened.parent_span_id)
         ins.live[self.run_id] = self
         self._say(
             semconv.OPERATION_STARTED,
@@ -240,7 +257,7 @@ class Operation:
             weight=plan.weight,
             controls=plan.controls or None,
             stall_after_s=plan.stall_after_s,
-            attributes=_shown(plan.attributes),
+            attributes=shown(plan.attributes),
             lease_s=ins.lease_s,
         )
         if ins.sampler is not None:
@@ -262,7 +279,7 @@ class Operation:
         """Its adopted span is being ended by its opener."""
         status = getattr(self._span, "status", None)
         if status is not None and status.status_code is trace.StatusCode.ERROR:
-            self._end(State.FAILED, error_message=_clean_message(status.description or "") or None)
+            self._end(State.FAILED, error_message=clean_message(status.description or "") or None)
         else:
             self.end()
 
@@ -274,7 +291,7 @@ class Operation:
         outcome = outcome_of(error)
         if outcome is State.FAILED:
             assert error is not None
-            self._end(outcome, message=message, **_error_fields(error))
+            self._end(outcome, message=message, **error_fields(error))
         elif outcome is State.CANCELLED:
             reason = error.reason if isinstance(error, OperationCancelled) else ""
             self._end(outcome, message=message or reason or None)
@@ -288,7 +305,7 @@ class Operation:
             error: what went wrong.
             said: it was only said in words: `error.type` and a stack trace would say nothing.
         """
-        fields = _error_fields(error)
+        fields = error_fields(error)
         if said:
             fields["error_type"] = "_OTHER"
             fields["error_stacktrace"] = None
@@ -316,7 +333,7 @@ class Operation:
             self._state = state
         span, ledger = self._span, self._ledger
         now_unix_ns = time.time_ns()
-        message = self._message if message is None else _clean_message(message)
+        message = self._message if message is None else clean_message(message)
         self._say(semconv.OPERATION_ENDED, time_unix_ns=now_unix_ns, message=message, **fields)
         ins.live.pop(self.run_id, None)
         ins.emitter.finish(span, ledger)
@@ -418,7 +435,7 @@ class Operation:
         self._say(
             semconv.OPERATION_NOTED,
             step=step,
-            message=_clean_message(message),
+            message=clean_message(message),
             level=None if level == "info" else level,
         )
 
@@ -435,18 +452,18 @@ class Operation:
                 source=Source.FOREIGN,
                 writer_id=ins.writer_id,
                 sampled=self.sampled,
-                message=_clean_message(message),
+                message=clean_message(message),
                 level=None if level == "info" else level,
             )
         )
 
     def show(self, message: str | None) -> None:
         """Say with the next tick what is being done: the latest wins, unlike `note()`, which is kept."""
-        self._message = None if message is None else _clean_message(message)
+        self._message = None if message is None else clean_message(message)
 
     def set_result(self, value: object) -> None:
         """Keep what came out, as JSON of at most 4 KiB, redacted, for `operation.ended`. Longer ones are left out."""
-        self._result = _as_result(value)
+        self._result = as_result(value)
 
     # --- steps -----------------------------------------------------------------------------------------------------
 
@@ -516,7 +533,7 @@ class Operation:
             semconv.STEP_ENDED,
             step=step,
             step_state=StepState.FAILED if failed else StepState.SUCCEEDED,
-            error_type=_type_name(error) if failed and error is not None else None,
+            error_type=type_name(error) if failed and error is not None else None,
         )
 
     # --- counting on the current step ------------------------------------------------------------------------------
@@ -681,80 +698,6 @@ class Operation:
         return f"<Operation {self.name!r} {self.run_id or 'without a run'}>"
 
 
-class NoOperation(Operation):
-    """Stands in where no operation is current, and while nothing is configured: does nothing, never complains."""
-
-    __slots__ = ()
-
-    def __init__(self) -> None:
-        super().__init__(None, Plan(name=""), "", None)
-        self.ended = True
-
-    def note(self, message: str, *, level: str = "info") -> None:
-        """Nothing."""
-
-    def _note(self, step: Step, message: str, level: str) -> None:
-        return
-
-    def note_from_elsewhere(self, message: str, *, level: str, time_unix_ns: int) -> None:
-        """Nothing."""
-
-    def show(self, message: str | None) -> None:
-        """Nothing."""
-
-    def set_result(self, value: object) -> None:
-        """Nothing."""
-
-    def step(
-        self,
-        name: str,
-        *,
-        total: float | None = None,
-        unit: str | None = None,
-        initial: float = 0,
-    ) -> Step:
-        """A step that does nothing."""
-        return IdleStep(self)
-
-    def advance(self, n: float = 1) -> None:
-        """Nothing."""
-
-    def count(self, /, **counts: float) -> None:
-        """Nothing."""
-
-    def set_total(self, total: float | None, *, unit: str | None = None) -> None:
-        """Nothing."""
-
-    def end(self, error: BaseException | None = None, *, message: str | None = None) -> None:
-        """Nothing."""
-
-    def _end(self, state: State, *, message: str | None = None, **fields: Any) -> None:
-        return
-
-
-class IdleStep(Step):
-    """A step of no operation: it counts, for code that reads its own counts, and nobody is told."""
-
-    __slots__ = ()
-
-    def __init__(self, operation: Operation) -> None:
-        super().__init__(operation, "", ROOT_INDEX)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        return
-
-
-NO_OPERATION: Final = NoOperation()
-
-
 def begin(
     ins: Instrumentation,
     plan: Plan,
@@ -788,7 +731,7 @@ def begin(
     parent = None if current is None else current.operation
     if parent is not None:
         parent._ensure_begun()
-    operation = Operation(ins, plan, _clean_title(title) if title else plan.name, parent)
+    operation = Operation(ins, plan, clean_title(title) if title else plan.name, parent)
     operation._parent_context = context
     if await_span:
         ins.binding.poll()
@@ -810,97 +753,6 @@ def context_of(operation: Operation, context: Context | None = None) -> Context:
     if operation._span is not None:
         context = trace.set_span_in_context(operation._span, context)
     return otel_context.set_value(active.KEY, operation.root, context)
-
-
-# --- outcomes and texts ----------------------------------------------------------------------------------------
-
-
-def outcome_of(error: BaseException | None) -> State:
-    """The outcome that leaving with `error` means; see `docs/api` for the list. `None`: returned."""
-    if not _loaded:
-        _load()
-    if error is None:
-        return State.SUCCEEDED
-    if isinstance(error, SystemExit):
-        return State.SUCCEEDED if error.code in (None, 0) else State.FAILED
-    if isinstance(error, (OperationCancelled, KeyboardInterrupt, GeneratorExit)):
-        return State.CANCELLED
-    asyncio: Any = sys.modules.get("asyncio.exceptions")
-    if asyncio is not None and isinstance(error, asyncio.CancelledError):
-        return State.CANCELLED
-    return State.FAILED
-
-
-def _type_name(error: BaseException) -> str:
-    kind = type(error)
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _error_fields(error: BaseException) -> dict[str, str | None]:
-    import traceback
-
-    try:
-        trace_text = "".join(traceback.format_exception(error))
-        text = str(error)
-    except Exception:  # a __str__ of the user's
-        trace_text = text = ""
-    return {
-        "error_type": _type_name(error),
-        "error_message": redacted(text, semconv.MAX_MESSAGE_CHARS) or None,
-        "error_stacktrace": redact(trace_text[-MAX_STACKTRACE_CHARS:]) or None,
-    }
-
-
-def _clean_message(message: str) -> str:
-
-    return redacted(str(message), semconv.MAX_MESSAGE_CHARS) or ""
-
-
-def _clean_title(title: str) -> str:
-
-    return clean(title, semconv.MAX_TITLE_CHARS)
-
-
-def _shown(attributes: Mapping[str, AttributeScalar]) -> dict[str, AttributeScalar] | None:
-    if not attributes:
-        return None
-
-    return allowed_attributes(attributes, allowed=None) or None
-
-
-def _as_result(value: object) -> str | None:
-
-    try:
-        import json
-
-        text = redact(json.dumps(value, default=str, ensure_ascii=False, allow_nan=False))
-    except (TypeError, ValueError, RecursionError) as problem:
-        active.misuse(f"a result that is no JSON was left out: {problem}")
-        return None
-    size = len(text.encode("utf-8", "replace"))
-    if size > semconv.MAX_RESULT_BYTES:
-        active.misuse(f"a result of {size} bytes was left out: at most {semconv.MAX_RESULT_BYTES}")
-        return None
-    return text
-
-
-def _parent_span_id(context: Context | None, trace_id: int, span_parent_id: int) -> str:
-    """The operation around it: 16 hex digits; empty: a root.
-
-    Ordinary spans between an operation and its child are passed over; a span of another process may be an
-    operation, which only a host can know.
-    """
-    if not span_parent_id:
-        return ""
-    around = active.step_of(context) or active.inherited_step_of(context)
-    if around is not None:
-        run = around.operation.run_id
-        return run[33:] if run[:32] == f"{trace_id:032x}" else ""
-    span_context = trace.get_current_span(context).get_span_context()
-    if span_context.trace_id != trace_id:
-        return ""
-    known = REGISTRY.find(span_context) is not None
-    return f"{span_context.span_id:016x}" if known or span_context.is_remote else ""
 
 
 def _quietly(call: Callable[[], object]) -> None:

@@ -140,12 +140,15 @@ class Runtime:
 
         return Sender(
             target,
-            resource=lambda: self.binding.resource(),
+            resource=self._resource,
             version=version,
             writer_id=writer_id,
             lease_s=self.settings.lease_s,
             only_own=True,
         )
+
+    def _resource(self) -> dict[str, Any]:
+        return self.binding.resource()
 
     # --- start -------------------------------------------------------------------------------------------------
 
@@ -480,8 +483,10 @@ def configure(
 
 
 def configure_from_environment() -> None:
-    """`configure()` for zero-code set-up: a port and a history only with `OTELPROGRESS_FEED=on`, a view only with
-    `OTELPROGRESS_VIEW`. Never raises: what is wrong is logged.
+    """`configure()` for zero-code set-up; never raises: what is wrong is logged.
+
+    A port is opened and a history written only with `OTELPROGRESS_FEED=on`, a view drawn only with
+    `OTELPROGRESS_VIEW`.
     """
     try:
         if config.is_disabled():

@@ -137,8 +137,8 @@ class Sampler:
                 try:
                     if (tick := operation.tick(now_unix_ns)) is not None:
                         ins.submit(tick)
-                except Exception:
-                    self._failed()
+                except Exception as error:
+                    self._failed(error)
         for chore in self._chores:
             busy = self._guard(chore) is True or busy
         return busy
@@ -146,13 +146,13 @@ class Sampler:
     def _guard(self, job: Job) -> object:
         try:
             return job()
-        except Exception:
-            self._failed()
+        except Exception as error:
+            self._failed(error)
             return None
 
-    def _failed(self) -> None:
+    def _failed(self, error: Exception) -> None:
         self.errors += 1
-        _logger.debug("otelprogress: the sampler survived an error of its own", exc_info=True)
+        _logger.debug("otelprogress: the sampler survived an error of its own", exc_info=error)
 
     def close(self, timeout_s: float = 1.0) -> None:
         """Stop the thread, then look once more on this one. Idempotent."""

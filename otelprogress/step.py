@@ -245,7 +245,10 @@ class Step:
         """Let a live loop count here.
 
         Args:
-            where: which thread and task the loop runs in.
+            tracked: the loop.
+            unit: of its items; `None`: the step's.
+            initial: items done before it began.
+            where: which thread and task it runs in.
 
         Returns:
             `False` where it stands inside another loop that counts here: that one is the measure, and the sum of

@@ -15,7 +15,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast, overload
 
 from otelprogress import active
 from otelprogress.exceptions import InvalidValue
@@ -138,6 +138,7 @@ class _ListLoop(Loop):
         total: float | None,
         operation: Operation | None,
         iterator: Iterator[Any],
+        *,
         items: list[Any],
         before: float,
     ) -> None:
@@ -229,7 +230,7 @@ class _AsyncIteration(AsyncIterator[T]):
         self._loop: _CountedLoop | None = loop
         self._gate = gate
 
-    def __aiter__(self) -> AsyncIterator[T]:
+    def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> T:
@@ -296,6 +297,7 @@ def _counted(
     step: Step,
     iterable: Iterable[T],
     operation: Operation | None,
+    *,
     total: float | None,
     unit: str | None,
     initial: float,
@@ -316,7 +318,7 @@ def _counted(
             loop = _SelectedLoop(step, total, operation, selectors)
             items = itertools.compress(iterator, selectors)
     elif type(iterable) is list:
-        loop = _ListLoop(step, total, operation, iterator, iterable, initial)
+        loop = _ListLoop(step, total, operation, iterator, items=iterable, before=initial)
         items = iterator
     else:
         size = operator.length_hint(iterator)
@@ -332,6 +334,7 @@ def _counted_async(
     step: Step,
     iterable: AsyncIterable[T],
     operation: Operation | None,
+    *,
     total: float | None,
     unit: str | None,
     initial: float,
@@ -370,8 +373,10 @@ def track_under(
         )
     total = _known_total(total)
     if is_async:
-        return _counted_async(step, cast("AsyncIterable[T]", iterable), None, total, unit, initial)
-    return _counted(step, cast("Iterable[T]", iterable), None, total, unit, initial)
+        return _counted_async(
+            step, cast("AsyncIterable[T]", iterable), None, total=total, unit=unit, initial=initial
+        )
+    return _counted(step, cast("Iterable[T]", iterable), None, total=total, unit=unit, initial=initial)
 
 
 def _as_operation(
@@ -406,8 +411,10 @@ def _as_operation(
     root = operation.root
     root.reset()
     if is_async:
-        return _counted_async(root, cast("AsyncIterable[T]", iterable), operation, total, unit, initial)
-    return _counted(root, cast("Iterable[T]", iterable), operation, total, unit, initial)
+        return _counted_async(
+            root, cast("AsyncIterable[T]", iterable), operation, total=total, unit=unit, initial=initial
+        )
+    return _counted(root, cast("Iterable[T]", iterable), operation, total=total, unit=unit, initial=initial)
 
 
 def _iterable_once(iterable: Iterable[T]) -> Iterable[T]:

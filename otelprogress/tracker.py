@@ -15,8 +15,9 @@ from otelprogress.exceptions import (
     UnknownStep,
     UsageError,
 )
+from otelprogress.no_operation import NO_OPERATION
 from otelprogress.operation import Steps, plan_of
-from otelprogress.run import NO_OPERATION, Operation, begin
+from otelprogress.run import Operation, begin
 from otelprogress.step import Step, is_count
 
 MAX_REMEMBERED: Final = 10_000
@@ -204,7 +205,7 @@ class ProgressTracker:
             tracked.operation.end_failed(problem, said=isinstance(error, str))
 
     def cancel_operation(self, operation_id: str, reason: str = "") -> None:
-        """End it as cancelled. (`Operation.cancel()` asks running code to stop; this says that it did.)
+        """End it as cancelled: say that it stopped, where `Operation.cancel()` asks running code to stop.
 
         Raises:
             UnknownOperation: no operation of that id was started.

@@ -1,5 +1,6 @@
-"""Keeps a terminal view up to date, in a thread of its own: a terminal that stands still (Ctrl-S, a full pipe) must not
-stop anything but its view.
+"""Keeps a terminal view up to date, in a thread of its own.
+
+A terminal that stands still (Ctrl-S, a full pipe) must not stop anything but its view.
 """
 
 from __future__ import annotations

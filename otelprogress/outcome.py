@@ -1,0 +1,114 @@
+"""What an operation says when it ends, and the texts it says: fit to leave the process.
+
+Imported with the first operation (`run.begin`), not before: it needs the event model.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from opentelemetry import trace
+
+from otelprogress import active
+from otelprogress.exceptions import OperationCancelled
+from otelprogress.model import semconv
+from otelprogress.model.events import State
+from otelprogress.model.redaction import allowed_attributes, redact, redacted
+from otelprogress.model.text import clean
+from otelprogress.otel.registry import REGISTRY
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+
+
+AttributeScalar = str | bool | int | float
+MAX_STACKTRACE_CHARS: Final = 16_384
+
+
+def outcome_of(error: BaseException | None) -> State:
+    """The outcome that leaving with `error` means; see `docs/api` for the list. `None`: returned."""
+    if error is None:
+        return State.SUCCEEDED
+    if isinstance(error, SystemExit):
+        return State.SUCCEEDED if error.code in (None, 0) else State.FAILED
+    if isinstance(error, (OperationCancelled, KeyboardInterrupt, GeneratorExit)):
+        return State.CANCELLED
+    asyncio: Any = sys.modules.get("asyncio.exceptions")
+    if asyncio is not None and isinstance(error, asyncio.CancelledError):
+        return State.CANCELLED
+    return State.FAILED
+
+
+def type_name(error: BaseException) -> str:
+    """As `error.type` has it: qualified, built-in ones bare."""
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def error_fields(error: BaseException) -> dict[str, str | None]:
+    """Type, message and stack trace of a failure, redacted, as fields of an event."""
+    try:
+        trace_text = "".join(traceback.format_exception(error))
+        text = str(error)
+    except Exception:  # a __str__ of the user's
+        trace_text = text = ""
+    return {
+        "error_type": type_name(error),
+        "error_message": redacted(text, semconv.MAX_MESSAGE_CHARS) or None,
+        "error_stacktrace": redact(trace_text[-MAX_STACKTRACE_CHARS:]) or None,
+    }
+
+
+def clean_message(message: str) -> str:
+    """A note as it may leave: one line, redacted, at most 1,024 characters."""
+    return redacted(str(message), semconv.MAX_MESSAGE_CHARS) or ""
+
+
+def clean_title(title: str) -> str:
+    """A title as it may be shown: one line of at most 120 characters."""
+    return clean(title, semconv.MAX_TITLE_CHARS)
+
+
+def shown(attributes: Mapping[str, AttributeScalar]) -> dict[str, AttributeScalar] | None:
+    """What of the user's attributes may be shown; `None`: nothing."""
+    if not attributes:
+        return None
+
+    return allowed_attributes(attributes, allowed=None) or None
+
+
+def as_result(value: object) -> str | None:
+    """A result as redacted JSON; `None`: it is none, or longer than 4 KiB, which is misuse."""
+    try:
+        text = redact(json.dumps(value, default=str, ensure_ascii=False, allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as problem:
+        active.misuse(f"a result that is no JSON was left out: {problem}")
+        return None
+    size = len(text.encode("utf-8", "replace"))
+    if size > semconv.MAX_RESULT_BYTES:
+        active.misuse(f"a result of {size} bytes was left out: at most {semconv.MAX_RESULT_BYTES}")
+        return None
+    return text
+
+
+def parent_span_id(context: Context | None, trace_id: int, span_parent_id: int) -> str:
+    """The operation around it: 16 hex digits; empty: a root.
+
+    Ordinary spans between an operation and its child are passed over; a span of another process may be an
+    operation, which only a host can know.
+    """
+    if not span_parent_id:
+        return ""
+    around = active.step_of(context) or active.inherited_step_of(context)
+    if around is not None:
+        run = around.operation.run_id
+        return run[33:] if run[:32] == f"{trace_id:032x}" else ""
+    span_context = trace.get_current_span(context).get_span_context()
+    if span_context.trace_id != trace_id:
+        return ""
+    known = REGISTRY.find(span_context) is not None
+    return f"{span_context.span_id:016x}" if known or span_context.is_remote else ""
