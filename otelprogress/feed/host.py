@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("otelprogress.feed")
 _COMPLAIN_EVERY_S: Final = 60.0
+_PASS_EVENTS: Final = 1_024
+"""Events reduced under the lock at once: readers and sessions wait no longer than that takes."""
 _TICK_SHARE: Final = 0.5
 """Conflated events may fill this share of the queue: they are the first to go, the next one heals them."""
 
@@ -112,6 +114,8 @@ class Host:
         """Reduce what is waiting, let due time pass in the hub, tell the listeners; how many were applied.
 
         Any thread; a second one waits for the first. A call out of a listener does nothing: the outer one goes on.
+        What other threads keep submitting meanwhile is left for the next drain, so that this one ends; `pending`
+        tells.
         """
         with self._delivery:
             if self._delivering:
@@ -119,26 +123,31 @@ class Host:
             self._delivering = True
             try:
                 count = 0
+                # A margin, so that what listeners answer is applied at once.
+                left = len(self._inbox) + _PASS_EVENTS
                 while True:
-                    applied = self._reduce()
-                    if not applied:
+                    taken, applied = self._reduce()
+                    if applied:
+                        count += len(applied)
+                        self._tell(applied)
+                    left -= taken
+                    if not self._inbox or left <= 0:
                         break
-                    count += len(applied)
-                    self._tell(applied)
             finally:
                 self._delivering = False
         self._complain()
         return count
 
-    def _reduce(self) -> list[Applied]:
-        """One batch: what was waiting when it began, and what time has caused since."""
+    def _reduce(self) -> tuple[int, list[Applied]]:
+        """One batch: events that were waiting, and what time has caused since; how many were taken, and applied."""
         self._rung = False
         applied: list[Applied] = []
         inbox = self._inbox
         hub = self.hub
         with self.lock:
             now_unix_ns = self.clock.time_unix_ns()
-            for _ in range(len(inbox)):
+            taken = min(len(inbox), _PASS_EVENTS)
+            for _ in range(taken):
                 try:
                     event = inbox.popleft()
                 except IndexError:  # a fork or a close emptied it meanwhile
@@ -158,7 +167,7 @@ class Host:
             except Exception:
                 self.stats.failures += 1
                 _LOG.debug("the passing of time failed in the hub", exc_info=True)
-        return applied
+        return taken, applied
 
     def _tell(self, applied: Sequence[Applied]) -> None:
         for listener in self._listeners:
@@ -277,6 +286,8 @@ class Host:
     def close(self) -> None:
         """Drain what is waiting and take nothing more. Readers go on working."""
         self._closed = True
+        while self._inbox:
+            self.drain()
         self.drain()
 
     def reset_after_fork(self) -> None:

@@ -134,6 +134,7 @@ class WebSocketServer:
         self._thread: threading.Thread | None = None
         self._closing = False
         self._stale = False
+        self._delivery_planned = False
         self._host_timer: asyncio.TimerHandle | None = None
         self._pid = -1
 
@@ -282,7 +283,8 @@ class WebSocketServer:
     async def _close(self, timeout_s: float) -> None:
         try:
             async with asyncio.timeout(timeout_s):
-                self._host.drain()
+                while self._host.pending:
+                    self._host.drain()
                 self._server.close(close_connections=False)  # no new ones; those being opened get a 503
                 for runner in tuple(self._runners.values()):
                     runner.drain()
@@ -322,9 +324,8 @@ class WebSocketServer:
         self._deliver()
         with contextlib.suppress(BlockingIOError):
             self._bell.recv(4096)
-        if self._stale or self._host.pending:
-            # Its ring may be among the bytes just read: nobody would ring again.
-            self._loop.call_soon(self._deliver)
+        # The ring for something submitted just now may be among the bytes just read: nobody would ring again.
+        self._deliver_the_rest()
 
     def _deliver(self) -> None:
         self._stale = False
@@ -332,6 +333,17 @@ class WebSocketServer:
         for runner in tuple(self._runners.values()):
             runner.pump()
         self._schedule_host()
+        self._deliver_the_rest()
+
+    def _deliver_the_rest(self) -> None:
+        """Go on after the sockets had their turn."""
+        if (self._stale or self._host.pending) and not self._delivery_planned and not self._closing:
+            self._delivery_planned = True
+            self._loop.call_soon(self._deliver_planned)
+
+    def _deliver_planned(self) -> None:
+        self._delivery_planned = False
+        self._deliver()
 
     def _schedule_host(self) -> None:
         """Come back when the passing of time changes something in the hub."""

@@ -111,6 +111,9 @@ class FaultProxy:
         except OSError:
             client.transport.abort()
             return
+        if plan.stall_down_at is not None:
+            # The kernel here would take megabytes before the sender notices.
+            server.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32_768)
         pipe = _Pipe(client, server, plan)
         self._pipes.add(pipe)
         for pump in (self._down(pipe, server_reader), self._up(pipe, reader)):

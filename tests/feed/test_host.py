@@ -108,6 +108,14 @@ def test_a_removed_listener_hears_nothing():
     assert heard == []
 
 
+def test_a_drain_ends_although_events_keep_coming():
+    host, hub = make_host()
+    host.add_listener(lambda applied: [host.submit(noted(1)) for _ in applied])
+    host.submit(noted(1))
+    assert 1 <= host.drain() < 10_000
+    assert host.pending > 0
+
+
 def test_what_a_listener_submits_is_applied_in_the_same_drain():
     host, hub = make_host()
 
@@ -161,6 +169,7 @@ def test_many_threads_lose_nothing():
     def drainer():
         while not stop.is_set():
             host.drain()
+            stop.wait(0.0001)
 
     def writer(thread: int):
         for number in range(500):

@@ -47,8 +47,8 @@ def test_an_event_reaches_a_subscriber_with_the_state_after_it():
         host.submit(noted(2, message="half way"))
         kinds = []
         while len(kinds) < 2:
-            for event in hear_until(client, "events")[-1]["events"]:
-                kinds.append((event["kind"], event["operation"]["name"]))
+            events = hear_until(client, "events")[-1]["events"]
+            kinds += [(event["kind"], event["operation"]["name"]) for event in events]
         assert kinds == [("operation.started", "nightly load"), ("operation.noted", "nightly load")]
 
 
