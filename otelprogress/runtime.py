@@ -611,7 +611,14 @@ def _after_fork_in_child() -> None:
     path = inherited.settings.link or (
         None if inherited.runtime_path is None else str(inherited.runtime_path)
     )
-    settings = config.replaced(inherited.settings, link=path, feed=False, view="off", history=False)
+    settings = config.replaced(
+        inherited.settings,
+        service_name=inherited.instrumentation.service,
+        link=path,
+        feed=False,
+        view="off",
+        history=False,
+    )
     active.on_first_use = lambda: _configure_in_child(settings)
 
 
