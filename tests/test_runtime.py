@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from opentelemetry import context as otel_context
 
 import otelprogress as progress
 from otelprogress import active, runtime
@@ -25,7 +26,9 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(autouse=True)
 def afterwards():
+    before = otel_context.get_current()
     yield
+    otel_context.attach(before)
     runtime.shutdown()
     active.forget_spans_only()
     active.misuses.clear()
