@@ -528,6 +528,7 @@ def _configure(settings: Settings, *, automatic: bool) -> None:
                 return
             existing.close(cause="configure() was called")
         active.forget_spans_only()
+        active.on_first_use = None
         runtime = Runtime(settings, automatic=automatic)
         try:
             runtime.start()
