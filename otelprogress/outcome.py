@@ -103,12 +103,13 @@ def parent_span_id(context: Context | None, trace_id: int, span_parent_id: int) 
     """
     if not span_parent_id:
         return ""
+    span_context = trace.get_current_span(context).get_span_context()
+    if span_context.trace_id == trace_id and (known := REGISTRY.find(span_context)) is not None:
+        return known.run_id[33:]  # the nearest: a rule's operation, also where the span is one of its steps'
     around = active.step_of(context) or active.inherited_step_of(context)
     if around is not None:
         run = around.operation.run_id
         return run[33:] if run[:32] == f"{trace_id:032x}" else ""
-    span_context = trace.get_current_span(context).get_span_context()
-    if span_context.trace_id != trace_id:
-        return ""
-    known = REGISTRY.find(span_context) is not None
-    return f"{span_context.span_id:016x}" if known or span_context.is_remote else ""
+    return (
+        f"{span_context.span_id:016x}" if span_context.trace_id == trace_id and span_context.is_remote else ""
+    )

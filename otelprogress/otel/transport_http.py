@@ -67,7 +67,7 @@ class HttpTransport:
     def _answer(self, response: requests.Response, deadline_s: float) -> Answer:
         status = response.status_code
         if 200 <= status < 300:
-            with contextlib.suppress(requests.RequestException):
+            with contextlib.suppress(Exception):
                 # Delivered, whatever becomes of the rest of the answer.
                 rejected, why = rejected_of(self._signal, _read_capped(response, deadline_s))
                 if rejected:
@@ -93,9 +93,10 @@ class HttpTransport:
 def _read_capped(response: requests.Response, deadline_s: float) -> bytes:
     """Read an answer to its end, to the cap or to the deadline, whichever comes first; only whole answers count."""
     read = bytearray()
-    # read1 gives what is there: `iter_content` would wait for a full chunk that may never come.
+    # read1 (urllib3 2) gives what is there, others wait for a full chunk that may never come.
+    read_some = getattr(response.raw, "read1", response.raw.read)
     while len(read) <= _MAX_ANSWER_BYTES and time.monotonic() < deadline_s:
-        piece: bytes = response.raw.read1(4096)
+        piece: bytes = read_some(4096)
         if not piece:
             return bytes(read)
         read += piece

@@ -73,11 +73,11 @@ import otelprogress as progress
 with progress.operation("outer"), tracer.start_as_current_span("request"):
     with tracer.start_as_current_span("import a") as span:
         span.add_event("half way")
-        with tracer.start_as_current_span("parse"):
+        with tracer.start_as_current_span("parse"), progress.operation("own below"):
             pass
 host = next(one.host for one in vars(runtime).values() if hasattr(one, "host"))
 deadline = time.monotonic() + 20
-while time.monotonic() < deadline and sum(view.ended_at_unix_ns is not None for view in host.views()) < 2:
+while time.monotonic() < deadline and sum(view.ended_at_unix_ns is not None for view in host.views()) < 3:
     time.sleep(0.01)
 ids = {view.id: view.name for view in host.views()}
 print(json.dumps([[v.name, ids.get(v.parent_id), v.state, v.message, v.step and v.step.name] for v in host.views()]))
@@ -100,3 +100,4 @@ def test_code_with_no_edit_at_all_is_seen_by_rules():
     views = {name: rest for name, *rest in json.loads(done.stdout.splitlines()[-1])}
     assert views["import a"] == ["outer", "succeeded", "half way", "parse"]
     assert views["outer"][:2] == [None, "succeeded"]
+    assert views["own below"][0] == "import a"
