@@ -128,7 +128,10 @@ def instrumentation() -> Instrumentation | None:
         return _spans_only
     # Private, because the public `get_tracer_provider()` costs 0.6 µs where no provider is set: it asks the
     # environment each time. Without the attribute nothing breaks but the spans-only mode.
-    if getattr(trace, "_TRACER_PROVIDER", None) is None or _spans_only_refused:
+    try:
+        if trace._TRACER_PROVIDER is None or _spans_only_refused:
+            return None
+    except AttributeError:
         return None
     return spans_only()
 

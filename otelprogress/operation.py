@@ -46,7 +46,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 Steps = Sequence[str] | Mapping[str, float]
 Adopt = Literal["inner", "current"]
-_NOTHING_YET: Any = object()
+_get_current = otel_context.get_current
+_KEY = active.KEY
 
 
 class OperationPlan:
@@ -439,7 +440,7 @@ def step(name: str, *, total: float | None = None, unit: str | None = None, init
 
 def advance(n: float = 1) -> None:
     """Count `n` more items of the current step done; see `Step.advance`."""
-    current: Any = otel_context.get_current().get(active.KEY)
+    current: Any = _get_current().get(_KEY)
     if current is not None:
         try:
             if n >= 0:
