@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from otelprogress.otel.lane import Lane
 from otelprogress.otel.target import OtlpEndpoint
 from otelprogress.otel.transport import DELIVERED, Answer, Verdict
@@ -110,3 +113,46 @@ def test_before_the_exit_nobody_waits_longer_than_there_is_time():
     one.next_body()
     one.settle(Answer(Verdict.RETRY, retry_after_s=5.0), 0.0, closing_left_s=2.0)
     assert one.done
+
+
+answers = st.builds(
+    Answer,
+    st.sampled_from(Verdict),
+    retry_after_s=st.none() | st.floats(0, 100),
+    rejected=st.integers(0, 5),
+    reached=st.booleans(),
+)
+moves = st.lists(st.sampled_from(["put", "bad", "send"]) | answers, max_size=80)
+
+
+@given(moves, st.integers(1, 8), st.none() | st.floats(0, 2))
+def test_every_entry_is_accounted_for_whatever_is_answered(moves, limit, closing_left_s):
+    one, given_to_it, in_flight = lane(limit=limit), 0, False
+    for move in moves:
+        if isinstance(move, Answer):
+            if in_flight:
+                one.settle(move, 0.0, closing_left_s=closing_left_s)
+                in_flight = False
+        elif move == "send":
+            in_flight = not one.done and one.next_body() is not None
+        elif not one.off_reason:
+            one.spool.put(move)
+            given_to_it += 1
+    stats = one.stats
+    assert stats.delivered + stats.rejected + stats.refused + one.lost() + one.waiting >= given_to_it
+    assert stats.delivered + stats.refused + one.lost() + one.waiting <= given_to_it
+    assert one.waiting >= 0
+
+
+@given(st.lists(st.sampled_from([DELIVERED, BUSY]), max_size=60))
+def test_what_is_delivered_is_in_order_and_complete(answered):
+    one, delivered = lane(*(str(n % 10) for n in range(20))), b""
+    for answer in answered:
+        body = one.next_body()
+        if body is None:
+            break
+        if answer is DELIVERED:
+            delivered += body
+        one.settle(answer, 0.0)
+    assert b"01234567890123456789".startswith(delivered)
+    assert len(delivered) == one.stats.delivered
