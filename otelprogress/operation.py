@@ -91,9 +91,13 @@ class OperationPlan:
     ) -> None:
         if not self._entered:
             return
-        operation, before, inside = self._entered.pop()
+        current = otel_context.get_current()
+        # Several threads and tasks may be inside: each finds its own operation.
+        entered = self._entered
+        mine = next((i for i, entry in enumerate(entered) if entry[2] is current), len(entered) - 1)
+        operation, before, inside = entered.pop(mine)
         # Put back, not reset by token: a generator may be resumed in another context than it was entered in.
-        if otel_context.get_current() is inside:
+        if current is inside:
             otel_context.attach(before)
         operation.end(error)
 

@@ -363,9 +363,15 @@ class Step:
         traceback: TracebackType | None,
     ) -> None:
         if self._contexts:
-            before, inside = self._contexts.pop()
+            current = otel_context.get_current()
+            with self._lock:
+                # Several threads and tasks may be inside the same step: each finds its own way in.
+                # (Contexts are dicts, and equal ones are not the same: looked for by identity.)
+                entered = self._contexts
+                mine = next((i for i, pair in enumerate(entered) if pair[1] is current), len(entered) - 1)
+                before, inside = entered.pop(mine)
             # Put back, not reset by token: a generator may be resumed in another context than it was entered in.
-            if otel_context.get_current() is inside:
+            if current is inside:
                 otel_context.attach(before)
             self.operation._step_left(self, error)
 

@@ -162,6 +162,57 @@ def test_a_title_that_cannot_be_filled_in_is_misuse_and_the_name_stands():
     assert said.started("load").title == "load"
 
 
+def test_one_plan_may_be_entered_by_several_threads_at_once(said):
+    plan = progress.operation("load")
+    both_in, first_out = threading.Barrier(2, timeout=30), threading.Event()
+    problems = []
+
+    def work(number: int) -> None:
+        before = otel_context.get_current()
+        try:
+            with plan as operation, operation.step("same"):
+                operation.advance(number)
+                both_in.wait()
+                if number == 2:  # the one that entered last need not leave first
+                    first_out.wait(30)
+                assert progress.current_operation() is operation
+            first_out.set()
+            assert otel_context.get_current() == before
+        except BaseException as problem:
+            problems.append(problem)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in (1, 2)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert problems == []
+    assert sorted(event.completed for event in said.of("step.ended")) == [1, 2]
+    assert len(said.of("operation.ended")) == 2
+
+
+def test_several_threads_may_be_inside_one_step(said):
+    both_in = threading.Barrier(2, timeout=30)
+    problems = []
+
+    def work() -> None:
+        before = otel_context.get_current()
+        try:
+            with operation.step("same") as step:
+                both_in.wait()
+                step.advance()
+                both_in.wait()
+            assert otel_context.get_current() == before
+        except BaseException as problem:
+            problems.append(problem)
+
+    with progress.operation("load") as operation:
+        threads = [threading.Thread(target=work) for _ in range(2)]
+        [thread.start() for thread in threads]
+        [thread.join() for thread in threads]
+    assert problems == []
+    (ended,) = said.of("step.ended")
+    assert ended.completed == 2
+
+
 # --- outcomes ----------------------------------------------------------------------------------------------------
 
 

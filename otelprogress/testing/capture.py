@@ -13,6 +13,7 @@ from otelprogress.model.events import FeedEvent, OperationView, StepView
 from otelprogress.model.tree import Applied, OperationTree
 from otelprogress.otel.emitter import ProgressEmitter
 from otelprogress.otel.provider import ProviderBinding
+from otelprogress.otel.span_processor import ProgressSpanProcessor
 from otelprogress.protocol.cursor import CursorKey
 from otelprogress.protocol.hub import Hub
 
@@ -208,7 +209,7 @@ def capture() -> Iterator[ProgressCapture]:
     host = Host(hub, inline=True)
     capturing = active.Instrumentation(
         emitter=ProgressEmitter(host.submit),
-        binding=ProviderBinding(),
+        binding=ProviderBinding(span_processor=ProgressSpanProcessor()),
         submit=host.submit,
         strict=True,
     )
