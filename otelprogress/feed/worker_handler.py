@@ -35,6 +35,8 @@ _LOG: Final = logging.getLogger("otelprogress.feed")
 GRACE_S: Final = 1.0
 """How long a writer may be away before its live runs are lost, unless its end is proven earlier."""
 _REGISTER_TIMEOUT_S: Final = 5.0
+_DRAIN_AT: Final = 256
+"""Events waiting in the host at which this side reduces them before it reads on."""
 _MAX_REMEMBERED: Final = 1024
 """Writers that have left and whose numbers are kept, against a late reconnect."""
 _LOOKS_S: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
@@ -179,6 +181,9 @@ class WorkerLinks:
         writer.child.look_up()
         for event in events:
             self._host.submit(event)
+        if self._host.pending >= _DRAIN_AT:
+            # Acknowledged is what has a place: many workers together could fill the host's queue.
+            self._host.drain()
         self.stats.events += len(events)
         self.stats.dropped += receiver.dropped - dropped_before
         if receiver.taken != taken_before and connection.is_open:

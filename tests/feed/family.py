@@ -40,8 +40,8 @@ time.sleep(600)
 class Parent:
     """A process with a feed, as its children see it."""
 
-    def __init__(self, folder: Path, *, grace_s: float = 1.0) -> None:
-        self.host = real_host()
+    def __init__(self, folder: Path, *, grace_s: float = 1.0, host: Host | None = None) -> None:
+        self.host = host or real_host()
         self.told: list[FeedEvent] = []
         self.host.add_listener(lambda applied: self.told.extend(each.event for each in applied))
         self.links = WorkerLinks(self.host, token=TOKEN, grace_s=grace_s)

@@ -9,9 +9,9 @@ import msgspec
 import pytest
 
 from otelprogress.model.events import State
-from tests.feed.fakes import started
+from tests.feed.fakes import ended, noted, started
 from tests.feed.family import Parent, reporting, reporting_process, serving_parent
-from tests.feed.serving import TOKEN, dial, hear, say
+from tests.feed.serving import TOKEN, dial, hear, real_host, say
 from tests.waiting import eventually
 
 
@@ -103,3 +103,20 @@ def test_a_first_frame_that_is_no_registration_is_refused(parent: Parent):
         with pytest.raises(Exception, match="4400"):
             connection.recv(timeout=10)
     assert parent.links.stats.refused == 1
+
+
+def test_a_flood_of_a_worker_finds_room_in_the_host(tmp_path: Path):
+    tmp_path.chmod(0o700)
+    parent = Parent(tmp_path, host=real_host(max_pending=2000))
+    try:
+        with reporting(parent) as (host, link):
+            host.submit(started())
+            for n in range(2, 8000):
+                host.submit(noted(n))
+            host.submit(ended(8000))
+            assert link.flush(30, acknowledged=True)
+        assert eventually(lambda: parent.state() is State.SUCCEEDED)
+        assert parent.host.stats.dropped_durable == 0
+        assert sum(event.kind == "operation.noted" for event in parent.told) == 7998
+    finally:
+        parent.server.close(2.0)
