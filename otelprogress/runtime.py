@@ -115,6 +115,7 @@ class Runtime:
             sender=self.sender,
             version=version,
             resource_attributes=service,
+            on_found=_leave_first,
         )
         self.sampler = Sampler()
         self.instrumentation = active.Instrumentation(
@@ -575,6 +576,12 @@ def _at_exit() -> None:
 
 
 atexit.register(_at_exit)
+
+
+def _leave_first() -> None:
+    """A provider that was made after us shuts down before us: what is still open then would not be exported."""
+    atexit.unregister(_at_exit)
+    atexit.register(_at_exit)
 
 
 _left_to_parent: Runtime | None = None

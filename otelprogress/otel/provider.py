@@ -85,6 +85,8 @@ class ProviderBinding:
         sender: takes the spans of the private provider; `None`: they are not exported.
         version: of otelprogress, for the instrumentation scope.
         resource_attributes: added to the resource of the private provider.
+        on_found: called, on any thread, after a provider of the application was found. What the provider does at
+            exit then comes after what the runtime does, if the runtime registers its handler again.
     """
 
     def __init__(
@@ -95,7 +97,9 @@ class ProviderBinding:
         sender: Sender | None = None,
         version: str = "",
         resource_attributes: Mapping[str, str | int] | None = None,
+        on_found: Callable[[], object] | None = None,
     ) -> None:
+        self._on_found = on_found
         self._span_processor = span_processor
         self._log_processor = log_processor
         self._sender = sender
@@ -262,6 +266,9 @@ class ProviderBinding:
                 self._seen_tracer_provider = tracers
                 self._seen_logger_provider = loggers
                 self._log_processors_seen = ()
+        if self._on_found is not None:
+            with contextlib.suppress(Exception):
+                self._on_found()
 
     def attach(self, provider: object) -> bool:
         """Attach our processors to a tracer or logger provider, once; whether we listen there now.

@@ -64,6 +64,29 @@ def test_a_process_whose_endpoint_hangs_says_one_line_and_leaves():
         assert "of logs" in line
 
 
+LEFT_OPEN = """
+import sys
+import otelprogress as progress
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
+progress.configure(view="off", feed=False)
+provider = TracerProvider()
+shown = ConsoleSpanExporter(out=sys.stdout, formatter=lambda span: f"{span.name} {dict(span.attributes)}")
+provider.add_span_processor(BatchSpanProcessor(shown))
+trace.set_tracer_provider(provider)
+left_open = progress.operation("left open")
+left_open.__enter__()
+"""
+
+
+def test_an_operation_left_open_reaches_an_exporter_that_was_set_up_after_us():
+    done = run(LEFT_OPEN)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "left open" in done.stdout
+    assert "'otelprogress.operation.state': 'lost'" in done.stdout
+
+
 INSTRUMENTED = """
 import json, time
 from opentelemetry import trace
