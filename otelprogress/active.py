@@ -201,6 +201,12 @@ def inherited_step_of(context: Context | None) -> Step | None:
     return step if step is not None and step.operation.inherited else None
 
 
+def enclosing_span_id(context: Context | None) -> int | None:
+    """The span id of the operation that a foreign span stands in, over any ordinary spans between; `None`: in none."""
+    step = step_of(context)
+    return int(step.operation.run_id[33:], 16) if step is not None and step.operation.run_id else None
+
+
 # --- misuse --------------------------------------------------------------------------------------------------
 
 misuses: dict[str, int] = {}

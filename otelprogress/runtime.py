@@ -25,8 +25,6 @@ from otelprogress.config import Settings
 from otelprogress.exceptions import InvalidValue, ProgressError
 
 if TYPE_CHECKING:
-    from opentelemetry.context import Context
-
     from otelprogress.feed.history import History
     from otelprogress.feed.host import Host
     from otelprogress.feed.link import LinkClient
@@ -183,7 +181,7 @@ class Runtime:
             lease_s=ins.lease_s,
             service=ins.service or None,
             process_id=ins.process_id,
-            enclosing=_enclosing_span_id,
+            enclosing=active.enclosing_span_id,
         )
         active.current = ins
         active.started_in = inherited_context()
@@ -207,6 +205,8 @@ class Runtime:
                 + (f" ({one.note})" if one.note else "")
                 for one in self.binding.providers()
             )
+        if self.sender is not None:
+            facts["sender"] = "; ".join(self.sender.report())
         if rules := self.span_processor.rules.rules:
             facts |= {"rules": str(len(rules)), "rule_spans": str(self.span_processor.seen)}
         return facts
@@ -357,12 +357,6 @@ class Runtime:
         if os.environ.get(LINK_VARIABLE) == str(self.runtime_path):
             del os.environ[LINK_VARIABLE]
         runtime_file.remove(self.runtime_path)
-
-
-def _enclosing_span_id(context: Context | None) -> int | None:
-    """The operation that a foreign span stands in, over any ordinary spans between; `None`: in none."""
-    step = active.step_of(context)
-    return int(step.operation.run_id[33:], 16) if step is not None and step.operation.run_id else None
 
 
 class _Alive:

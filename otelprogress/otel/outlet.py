@@ -7,7 +7,7 @@ calling it. So processors hold no host: they ask the outlet, which is closed unt
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from opentelemetry.context import Context
@@ -51,6 +51,15 @@ class Outlet:
         self.process_id = process_id
         self.enclosing: Callable[[Context | None], int | None] | None = enclosing
         self.submit: Callable[[Event], object] | None = submit
+
+    def state(self) -> dict[str, Any]:
+        """What is open now, for `restore`."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Open again what was open when `state` was taken, or close."""
+        for name, value in state.items():
+            setattr(self, name, value)
 
     def put(self, event: Event, *, sampled: bool) -> None:
         """Sign an event of a processor and hand it on; nothing happens while the outlet is closed."""

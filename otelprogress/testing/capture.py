@@ -12,6 +12,7 @@ from otelprogress.integrations import tqdm_bridge
 from otelprogress.model.events import FeedEvent, OperationView, StepView
 from otelprogress.model.tree import Applied, OperationTree
 from otelprogress.otel.emitter import ProgressEmitter
+from otelprogress.otel.outlet import OUTLET
 from otelprogress.otel.provider import ProviderBinding
 from otelprogress.otel.span_processor import ProgressSpanProcessor
 from otelprogress.protocol.cursor import CursorKey
@@ -214,6 +215,13 @@ def capture() -> Iterator[ProgressCapture]:
         strict=True,
     )
     tqdm_bridge.install()
+    outlet = OUTLET.state()
+    OUTLET.open(
+        host.submit,
+        writer_id=capturing.writer_id,
+        process_id=capturing.process_id,
+        enclosing=active.enclosing_span_id,
+    )
     before, active.current = active.current, capturing
     try:
         yield ProgressCapture(host)
@@ -221,3 +229,4 @@ def capture() -> Iterator[ProgressCapture]:
         active.current = before
         host.close()
         capturing.binding.shutdown(0)
+        OUTLET.restore(outlet)
