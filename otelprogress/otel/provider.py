@@ -419,4 +419,10 @@ def _unrecorded_span(above: SpanContext) -> NonRecordingSpan:
 
 def _describe(exporter: object) -> str:
     endpoint = span_tap.endpoint_of(exporter)
-    return f"{type(exporter).__name__} to {endpoint}" if endpoint else type(exporter).__name__
+    if endpoint is None:
+        return type(exporter).__name__
+    scheme, separator, rest = endpoint.rpartition("://")
+    authority, slash, path = rest.partition("/")
+    # A password may stand before the host, a key in the query.
+    place = authority.rpartition("@")[2] + slash + path.partition("?")[0]
+    return f"{type(exporter).__name__} to {scheme}{separator}{place}"

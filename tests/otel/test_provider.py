@@ -335,6 +335,14 @@ def test_the_doctor_sees_providers_exporters_and_where_we_listen(application, bi
     assert (logs.origin, metrics.origin) == ("none", "none")
 
 
+def test_the_doctor_sees_no_secret_of_an_endpoint(bind):
+    provider = exporting_to("http://user:secret@127.0.0.1:9")
+    logs_api.set_logger_provider(provider)
+    [logs] = [one for one in bind(log_processor=ProgressLogProcessor()).providers() if one.signal == "logs"]
+    assert logs.exporters == ("OTLPLogExporter to http://127.0.0.1:9/v1/logs",)
+    provider.shutdown()
+
+
 def test_the_resource_is_the_applications(application, bind):
     assert bind(resource_attributes={"service.name": "etl"}).resource()["service.name"] == "etl"
     trace.set_tracer_provider(application.tracers)
