@@ -124,6 +124,13 @@ class ServedConnection(ServerConnection):
         self.authenticated = True
         self.protocol.max_message_size = max_frame_bytes
 
+    def forget_handshake(self) -> None:
+        """Drop the headers of the upgrade: 4 KB a connection, and a token in memory for no reason."""
+        # Emptied, not dropped: the parser's frame keeps the request itself for as long as it lives.
+        for message in (self.request, self.response):
+            if message is not None:
+                message.headers.clear()
+
     def write_frames(self, frames: Sequence[bytes]) -> None:
         """Send text frames with one write, which is one system call while the peer reads."""
         send_text = self.protocol.send_text

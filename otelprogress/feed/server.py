@@ -245,6 +245,7 @@ class WebSocketServer:
             self._loop.run_forever()
         finally:
             with contextlib.suppress(Exception):
+                self._loop.run_until_complete(_end_tasks())
                 self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             self._loop.close()
             self._bell.close()
@@ -410,6 +411,7 @@ class WebSocketServer:
 
     async def _serve(self, connection: ServedConnection) -> None:
         """One connection, from the upgrade to its end. Whatever the peer does, only this connection ends."""
+        connection.forget_handshake()
         try:
             if connection.path == WORKER_PATH:
                 assert self._worker_handler is not None  # _admit refused the path otherwise
@@ -439,6 +441,7 @@ class WebSocketServer:
                 now_s=self._host.clock.monotonic_s(),
                 token=connection.token,
             )
+        connection.token = None
         runner = SessionRunner(connection, session, self._host, self.limits)
         self._runners[connection] = runner
         runner.pump()
@@ -451,3 +454,11 @@ class WebSocketServer:
                 and self.client_count > self.limits.max_feed_clients
             ):
                 connection.shut(CloseCode.OVERLOADED, f"{self.limits.max_feed_clients} clients are connected")
+
+
+async def _end_tasks() -> None:
+    """Let handlers of connections that were cut come to their end."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

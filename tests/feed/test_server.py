@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -403,6 +404,18 @@ def test_closing_does_not_wait_for_a_client_that_never_answers():
             assert not server._thread.is_alive()
 
 
+def test_closing_under_load_leaves_no_task_behind(caplog: pytest.LogCaptureFixture):
+    host = real_host()
+    host.submit(started())
+    with caplog.at_level(logging.DEBUG, "asyncio"), serving(host) as server, contextlib.ExitStack() as stack:
+        for _ in range(5):
+            subscribe(stack.enter_context(dial(server)))
+        stack.enter_context(socket.create_connection(server.address))
+        server.close(0.0)
+        gc.collect()
+    assert "pending" not in caplog.text
+
+
 def test_an_empty_token_and_a_reachable_address_are_refused():
     with pytest.raises(InvalidValue, match="token"):
         WebSocketServer(real_host(), token="")
@@ -425,6 +438,15 @@ def test_tokens_are_not_written_to_any_log(caplog: pytest.LogCaptureFixture):
         record.getMessage() for record in caplog.records if not record.name.startswith("websockets.client")
     ]
     assert not any(TOKEN in text or bearer_item(TOKEN) in text for text in ours)
+
+
+def test_no_header_of_the_handshake_stays_in_memory():
+    with serving() as server, dial(server) as client:
+        hello(client)
+        (connection,) = server._connections
+        assert connection.request is not None
+        assert list(connection.request.headers) == []
+        assert connection.token is None
 
 
 def test_a_server_can_be_started_beside_a_running_loop():
