@@ -75,6 +75,20 @@ def test_after_a_cut_everything_arrives_exactly_once(parent: Parent):
     assert parent.links.stats.lost_runs == 0
 
 
+def test_a_child_that_has_nothing_to_say_comes_back_after_a_cut(parent: Parent):
+    with reporting(parent) as (host, link):
+        host.submit(started())
+        assert link.flush(10, acknowledged=True)
+        for connections in (2, 3):
+            parent.cut()
+            assert eventually(
+                lambda: link.stats.connections == connections and parent.links.connected_writers
+            )
+        assert parent.state() is State.RUNNING
+        assert parent.links.stats.lost_runs == 0
+        host.submit(ended(2))
+
+
 def test_a_child_that_says_bye_with_nothing_open_loses_nothing(parent: Parent):
     with reporting(parent) as (host, link):
         host.submit(started())
