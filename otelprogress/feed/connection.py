@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
@@ -85,6 +86,11 @@ class ServedConnection(ServerConnection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Register with the owner, which may refuse at once."""
         super().connection_made(transport)
+        # asyncio does this only for sockets that say their protocol; those accepted from `create_server` do not,
+        # and a small frame after a small frame would wait 40 ms for the peer's delayed acknowledgement.
+        sock: socket.socket | None = transport.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if not self.owner.connection_opened(self):
             self.transport.abort()
 
@@ -200,8 +206,8 @@ class SessionRunner:
                     )
                 if frames:
                     connection.write_frames(frames)
-                    if not connection.paused:
-                        # The others come first; a backlog goes on after them.
+                    if sum(map(len, frames)) >= WRITE_HIGH_BYTES and not connection.paused:
+                        # There is more. The others come first; a backlog goes on after them.
                         self._loop.call_soon(self.pump)
             if (closed := self.session.closed) is not None:
                 connection.shut(*closed)

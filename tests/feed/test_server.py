@@ -170,6 +170,17 @@ def test_a_worker_connection_is_handed_to_its_handler_with_its_token():
         assert seen == [(TOKEN, "/v1/worker")]
 
 
+def test_small_frames_do_not_wait_for_the_peers_delayed_acknowledgement():
+    options = []
+
+    async def handler(connection) -> None:
+        sock = connection.transport.get_extra_info("socket")
+        options.append(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+    with serving(worker_handler=handler) as server, dial(server, "/v1/worker"):
+        assert eventually(lambda: options)[0] != 0
+
+
 def test_the_clients_beyond_the_limit_are_answered_503_and_later_ones_get_in_again():
     with serving(limits=ServerLimits(max_feed_clients=1)) as server:
         with dial(server) as first:
