@@ -12,6 +12,7 @@ import logging
 import os
 import random
 import select
+import socket
 import threading
 import time
 import urllib.parse
@@ -48,6 +49,9 @@ PATH: Final = "/v1/worker"
 _HANDSHAKE_S: Final = 5.0
 _IDLE_POLL_S: Final = 5.0
 """With nothing to do the thread looks up this often, in seconds, for what time has caused in the host."""
+_STOOD_S: Final = 0.5
+"""A connection that stood this long is replaced at once; one that did not, with a growing pause."""
+_AFTER_FAILURE_S: Final = 0.05
 _GOODBYE_S: Final = 0.5
 """How long the parent may take to close its side after `bye`; then it is closed anyway."""
 _EXIT_FLUSH_S: Final = 1.0
@@ -119,7 +123,7 @@ class LinkClient:
         self._flush_wanted = 0
         self._flush_sent = 0
         self._flush_acknowledged = 0
-        self._bell: tuple[int, int] | None = None
+        self._bell: tuple[socket.socket, socket.socket] | None = None
 
     # --- any thread ---------------------------------------------------------------------------------------
 
@@ -197,11 +201,7 @@ class LinkClient:
         `feed.fork` has given up the socket already; the thread does not exist here.
         """
         self._ended = True
-        if self._bell is not None:
-            for fd in self._bell:
-                with contextlib.suppress(OSError):
-                    os.close(fd)
-            self._bell = None
+        self._close_bell()
 
     def _has_nothing_to_do(self) -> bool:
         if self._given_up or self._ended:
@@ -219,19 +219,24 @@ class LinkClient:
         bell = self._bell
         if bell is not None:
             with contextlib.suppress(OSError):  # full: it rings already
-                os.write(bell[1], b"!")
+                bell[1].send(b"!")
 
     def _start(self) -> None:
         with self._starting:
             if self._thread is not None or self._ended:
                 return
-            reading, writing = os.pipe()
-            os.set_blocking(reading, False)
-            os.set_blocking(writing, False)
-            self._bell = (reading, writing)
+            # Sockets and not a pipe: one that was closed refuses, where a number may be a stranger's by then.
+            self._bell = socket.socketpair()
+            for end in self._bell:
+                end.setblocking(False)
             thread = threading.Thread(target=self._run, name="otelprogress-link", daemon=True)
             self._thread = thread
             thread.start()
+
+    def _close_bell(self) -> None:
+        bell, self._bell = self._bell, None
+        for end in bell or ():
+            end.close()
 
     # --- the link's thread --------------------------------------------------------------------------------
 
@@ -250,11 +255,14 @@ class LinkClient:
                     self.stats.failures += 1
                     _LOG.debug("the worker link failed", exc_info=True)
                     self._hang_up()
+                    # A failure that stays shall not cost a core.
+                    time.sleep(_AFTER_FAILURE_S)
         finally:
             self._hang_up()
             with self._settled:
                 self._ended = True
                 self._settled.notify_all()
+            self._close_bell()
 
     def _turn(self) -> None:
         """One round: reduce, connect if due, send, wait, receive."""
@@ -263,12 +271,7 @@ class LinkClient:
         while self._told:
             self._session.offer(self._told.popleft())
         now_s = time.monotonic()
-        if (
-            self._wire is None
-            and not self._given_up
-            and now_s >= self._retry_at_s
-            and not self._session.settled
-        ):
+        if self._wants_wire() and now_s >= self._retry_at_s:
             self._connect(now_s)
         self._send()
         self._note_flushed(flushing, rings)
@@ -276,6 +279,12 @@ class LinkClient:
             return
         self._wait()
         self._receive()
+
+    def _wants_wire(self) -> bool:
+        if self._wire is not None or self._given_up:
+            return False
+        # Once registered it stays so, with nothing to say too: the connection is what says that this writer lives.
+        return not self._session.settled or (self.stats.connections > 0 and self._closing_at_s is None)
 
     def _connect(self, now_s: float) -> None:
         try:
@@ -316,15 +325,13 @@ class LinkClient:
         if bell is None:
             return
         poll = select.poll()
-        poll.register(bell[0], select.POLLIN)
+        poll.register(bell[0].fileno(), select.POLLIN)
         wire = self._wire
         if wire is not None and not wire.closed:
             poll.register(wire.fileno(), select.POLLIN | (select.POLLOUT if wire.wants_write else 0))
-        ready = poll.poll(self._pause_s() * 1000)
-        for fd, _ in ready:
-            if fd == bell[0]:
-                with contextlib.suppress(OSError):
-                    os.read(fd, 4096)
+        poll.poll(self._pause_s() * 1000)
+        with contextlib.suppress(BlockingIOError):
+            bell[0].recv(4096)
 
     def _receive(self) -> None:
         wire = self._wire
@@ -352,7 +359,7 @@ class LinkClient:
     def _pause_s(self) -> float:
         now_s = time.monotonic()
         until = [_IDLE_POLL_S]
-        if self._wire is None and not self._session.settled:
+        if self._wants_wire():
             until.append(self._retry_at_s - now_s)
         if self._wire is not None and not self._session.connected:
             until.append(self._opened_at_s + _HANDSHAKE_S - now_s)
@@ -369,11 +376,12 @@ class LinkClient:
             return
         was_healthy, self._healthy = self._healthy, False
         self._hang_up()
-        if was_healthy:
+        now_s = time.monotonic()
+        if was_healthy and now_s - self._opened_at_s >= _STOOD_S:
             # The parent's grace is short: the first attempt is at once.
             self._retry_at_s = 0.0
         else:
-            self._failed(time.monotonic())
+            self._failed(now_s)
 
     def _failed(self, now_s: float) -> None:
         self.stats.failed_attempts += 1

@@ -27,7 +27,7 @@ _SILENT: Final = logging.Logger("otelprogress.feed.link_wire", level=logging.CRI
 """No configuration can open it: at DEBUG, `websockets` writes headers, and with them tokens."""
 _READ_BYTES: Final = 65_536
 _MAX_MESSAGE_BYTES: Final = 262_144
-_DENIED_STATUSES: Final = frozenset({400, 401, 403})
+_DENIED_STATUSES: Final = frozenset({400, 401, 403, 404})
 
 KEEPALIVE_IDLE_S: Final = 5
 KEEPALIVE_INTERVAL_S: Final = 5
@@ -144,7 +144,7 @@ class LinkWire:
         """The complete messages that have arrived; the end of the stream closes the wire.
 
         Raises:
-            FeedDenied: the handshake was refused for good (400, 401, 403).
+            FeedDenied: the handshake was refused for good (400, 401, 403, 404).
         """
         messages: list[bytes] = []
         try:

@@ -78,6 +78,24 @@ def process(method: str) -> None:
         pause()
 
 
+@progress.operation("middle")
+def middle(method: str) -> None:
+    child = multiprocessing.get_context(method).Process(target=progress.propagate(resize), args=(1,))
+    child.start()
+    child.join()
+    assert child.exitcode == 0
+
+
+def nested(method: str) -> None:
+    progress.configure(feed="127.0.0.1:0", view="off")
+    with progress.operation("album"):
+        child = multiprocessing.get_context(method).Process(target=progress.propagate(middle), args=(method,))
+        child.start()
+        child.join()
+        assert child.exitcode == 0
+        pause()
+
+
 def program(_: str) -> None:
     progress.configure(feed="127.0.0.1:0", view="off")
     with progress.operation("album"):

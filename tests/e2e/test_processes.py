@@ -183,6 +183,19 @@ def test_each_process_exports_what_is_its_own_and_nobody_exports_it_twice(
         assert len({span.trace_id for span in spans}) == 1
 
 
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+def test_the_child_of_a_child_reports_to_the_same_feed(method: str, private_runtime_folder: Path):
+    with running("nested", method, folder=private_runtime_folder) as program:
+        program.until_ready()
+        (album,), (middle,), (resize,) = (program.named(name) for name in ("album", "middle", "resize"))
+        assert [each["state"] for each in (album, middle, resize)] == ["running", "succeeded", "succeeded"]
+        assert (resize["parent_id"], middle["parent_id"]) == (middle["id"], album["id"])
+        assert len({each["process_id"] for each in (album, middle, resize)}) == 3
+        assert len(program.feeds()) == 1
+        program.go_on()
+        assert program.process.wait(30) == 0
+
+
 def test_a_started_program_reports_to_its_parent_and_opens_no_port(private_runtime_folder: Path):
     with running("program", folder=private_runtime_folder) as program:
         program.until_ready()
