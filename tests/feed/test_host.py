@@ -191,6 +191,16 @@ def test_many_threads_lose_nothing():
         assert of_one == list(range(1, 501))
 
 
+def test_submitting_does_not_wait_for_a_drain_or_a_reader():
+    host, _ = make_host()
+    with host.lock:
+        thread = threading.Thread(target=lambda: host.submit(noted(1)))
+        thread.start()
+        thread.join(10)
+        assert not thread.is_alive()
+    assert host.pending == 1
+
+
 def test_a_closed_host_drains_the_rest_and_takes_no_more():
     host, hub = make_host()
     host.submit(noted(1))
