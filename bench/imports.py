@@ -54,7 +54,6 @@ def run(effort: Effort) -> list[Row]:
 
 def starting(program: str, cache: str) -> Callable[[], float]:
     """Milliseconds from start to end of an interpreter that runs `program`."""
-
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     environment["PYTHONPYCACHEPREFIX"] = cache
 
