@@ -23,6 +23,7 @@ from otelprogress.feed.cause_of_death import ChildRecord
 from otelprogress.feed.link_wire import keep_alive
 from otelprogress.model import semconv
 from otelprogress.model.events import Event, State
+from otelprogress.model.fields import sanitized
 from otelprogress.protocol.close_codes import CloseCode
 from otelprogress.protocol.link_session import WORKER_FRAME_BYTES, LinkReceiver, registration
 
@@ -180,7 +181,7 @@ class WorkerLinks:
         writer.heard_unix_ns = self._host.clock.time_unix_ns()
         writer.child.look_up()
         for event in events:
-            self._host.submit(event)
+            self._host.submit(sanitized(event))
         if self._host.pending >= _DRAIN_AT:
             # Acknowledged is what has a place: many workers together could fill the host's queue.
             self._host.drain()

@@ -105,6 +105,17 @@ def test_a_first_frame_that_is_no_registration_is_refused(parent: Parent):
     assert parent.links.stats.refused == 1
 
 
+def test_hostile_and_secret_text_of_a_worker_is_cleaned_before_it_is_kept(parent: Parent):
+    with reporting(parent) as (host, link):
+        host.submit(started(name="load \x1b]52;c;aGk=\x07" + "a" * 100_000))
+        host.submit(noted(2, message="connect with password=hunter2hunter2"))
+        assert link.flush(30, acknowledged=True)
+        view = eventually(lambda: (found := parent.view()) and found.message and found)
+    assert "\x1b" not in view.title
+    assert len(view.name) <= 256
+    assert "hunter2" not in view.message
+
+
 def test_a_flood_of_a_worker_finds_room_in_the_host(tmp_path: Path):
     tmp_path.chmod(0o700)
     parent = Parent(tmp_path, host=real_host(max_pending=2000))
