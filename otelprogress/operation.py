@@ -17,7 +17,7 @@ from otelprogress.exceptions import InvalidValue
 from otelprogress.model import semconv
 from otelprogress.no_operation import NO_OPERATION, NoOperation
 from otelprogress.run import AttributeScalar, Operation, Plan, begin, context_of
-from otelprogress.step import Step, is_count
+from otelprogress.step import Step, as_count
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -386,20 +386,65 @@ def operation(
     return OperationPlan(plan, title, adopt, result)
 
 
-def plan_of(name: str, *, steps: Steps = (), controls: Sequence[str] = (), **said: Any) -> Plan:
-    """A plan with the steps as names and weights; weights that cannot be meant are misuse and count as 1."""
+def plan_of(
+    name: str,
+    *,
+    steps: Steps = (),
+    controls: Sequence[str] = (),
+    attempt: int | None = None,
+    weight: float | None = None,
+    expected_children: int | None = None,
+    stall_after_s: float | None = None,
+    total: float | None = None,
+    initial: float = 0,
+    **said: Any,
+) -> Plan:
+    """A plan of what can be meant; what cannot is misuse, and left out.
+
+    A host refuses an event that breaks the conventions: one bad number must not cost the operation.
+    """
     names, weights = _steps_and_weights(steps)
     return Plan(
-        name=name[: semconv.MAX_NAME_CHARS], steps=names, weights=weights, controls=tuple(controls), **said
+        name=name[: semconv.MAX_NAME_CHARS],
+        steps=names,
+        weights=weights,
+        controls=(controls,) if isinstance(controls, str) else tuple(controls),
+        attempt=_number("attempt", attempt, whole=True, least=1),
+        weight=_number("weight", weight, above=0),
+        expected_children=_number("expected_children", expected_children, whole=True),
+        stall_after_s=_number("stall_after_s", stall_after_s, above=0),
+        total=_number("total", total),
+        initial=_number("initial", initial) or 0,
+        **said,
     )
 
 
+def _number(
+    name: str, value: Any, *, whole: bool = False, least: float = 0, above: float | None = None
+) -> Any:
+    number = as_count(value)
+    if value is None or (
+        number is not None
+        and number >= least
+        and (above is None or number > above)
+        and (not whole or number == int(number))
+    ):
+        return int(number) if whole and number is not None else number
+    wanted = f"more than {above:g}" if above is not None else f"at least {least:g}"
+    active.misuse(
+        f"{name}={value!r}: give a {'whole ' if whole else ''}number, {wanted}, or None", InvalidValue
+    )
+    return None
+
+
 def _steps_and_weights(steps: Steps) -> tuple[tuple[str, ...], tuple[float, ...]]:
-    weights = dict(steps) if isinstance(steps, Mapping) else dict.fromkeys(steps, 1.0)
-    for name, weight in weights.items():
-        if not (is_count(weight) and weight):
-            active.misuse(f"the weight of step {name!r} is {weight!r}: give a positive number", InvalidValue)
-            weights[name] = 1.0
+    if isinstance(steps, str):
+        steps = (steps,)
+    given = dict(steps) if isinstance(steps, Mapping) else dict.fromkeys(steps, 1.0)
+    weights = {
+        str(name): _number(f"the weight of step {name!r}", weight, above=0) or 1.0
+        for name, weight in given.items()
+    }
     return tuple(weights), tuple(float(weight) for weight in weights.values())
 
 

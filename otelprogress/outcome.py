@@ -25,6 +25,18 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
 
 
+__all__ = [
+    "as_result",
+    "clean",
+    "clean_message",
+    "clean_title",
+    "error_fields",
+    "outcome_of",
+    "parent_span_id",
+    "shown",
+    "type_name",
+]
+
 AttributeScalar = str | bool | int | float
 MAX_STACKTRACE_CHARS: Final = 16_384
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from otelprogress import active
 from otelprogress.exceptions import InvalidValue
-from otelprogress.step import is_count
+from otelprogress.step import as_count
 
 if TYPE_CHECKING:
     from otelprogress.step import Step
@@ -66,9 +66,10 @@ class Poll:
 
     def _answer(self) -> float | None:
         try:
-            count = self._fn()
-            if not is_count(count):
-                raise InvalidValue(f"it answered {count!r}, which is no count")
+            answer = self._fn()
+            count = as_count(answer)
+            if count is None:
+                raise InvalidValue(f"it answered {answer!r}, which is no count")
         except Exception as error:
             _complain(f"the function given to poll() failed: {type(error).__name__}: {error}")
             return None

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from otelprogress.otel.span_processor import Claim, claim_next_span
     from otelprogress.outcome import (
         as_result,
+        clean,
         clean_message,
         clean_title,
         error_fields,
@@ -49,8 +50,10 @@ T = TypeVar("T")
 AttributeScalar = str | bool | int | float
 
 _loaded = False
+_MAX_UNIT_CHARS: Final = 63
 _OF_OUTCOME: Final = (
     "as_result",
+    "clean",
     "clean_message",
     "clean_title",
     "error_fields",
@@ -483,6 +486,7 @@ class Operation:
             unit: `row` means `{row}`.
             initial: items done before this run.
         """
+        name = clean(str(name), semconv.MAX_NAME_CHARS)
         with self._event_lock:
             step = self._steps.get(name)
             if step is None:
@@ -731,6 +735,7 @@ def begin(
     parent = None if current is None else current.operation
     if parent is not None:
         parent._ensure_begun()
+    plan = _clean_plan(plan)
     operation = Operation(ins, plan, clean_title(title) if title else plan.name, parent)
     operation._parent_context = context
     if await_span:
@@ -740,6 +745,17 @@ def begin(
     else:
         operation._begin(span)
     return operation
+
+
+def _clean_plan(plan: Plan) -> Plan:
+    """Names come from anywhere: none may carry control characters into a terminal or a log."""
+    longest = semconv.MAX_NAME_CHARS
+    return plan._replace(
+        name=clean(plan.name, longest) or "operation",
+        label=None if plan.label is None else clean(str(plan.label), longest) or None,
+        steps=tuple(clean(step, longest) for step in plan.steps),
+        unit=None if plan.unit is None else clean(str(plan.unit), _MAX_UNIT_CHARS),
+    )
 
 
 def _or_started_in(context: Context, started_in: Context) -> Context:

@@ -120,9 +120,10 @@ class Step:
     def count(self, /, **counts: float) -> None:
         """Add to named counts: `step.count(rejected=1)`. At most 8 names a step; they stand beside the items."""
         with self._lock:
-            for name, n in counts.items():
-                if not is_count(n):
-                    problem = f"count({name}={n!r}): give a finite number that is not negative"
+            for name, said in counts.items():
+                n = as_count(said)
+                if n is None:
+                    problem = f"count({name}={said!r}): give a finite number that is not negative"
                     break
                 if name not in self._counters and len(self._counters) >= MAX_COUNTERS:
                     problem = f"count({name}=…): a step has at most {MAX_COUNTERS} named counts"
@@ -139,22 +140,24 @@ class Step:
             total: finite and not negative.
             unit: `row` means `{row}`; `By` for bytes. `None` leaves it as it is.
         """
-        if total is not None and not is_count(total):
+        known = as_count(total)
+        if total is not None and known is None:
             active.misuse(
                 f"set_total({total!r}): give a finite number that is not negative, or None", InvalidValue
             )
             return
         with self._lock:
-            self._total = total
+            self._total = known
             if unit is not None:
                 self._unit = in_ucum(unit)
 
     def set_completed(self, completed: float, total: float | None = None, *, unit: str | None = None) -> None:
         """Say how many items are done, as an absolute number. Loops tracked by this step count beside it."""
-        if not is_count(completed):
+        count = as_count(completed)
+        if count is None:
             active.misuse(f"completed={completed!r}: give a finite number that is not negative", InvalidValue)
             return
-        self._completed = completed
+        self._completed = count
         if total is not None or unit is not None:
             self.set_total(self._total if total is None else total, unit=unit)
 
@@ -170,12 +173,13 @@ class Step:
 
     def set_initial(self, initial: float) -> None:
         """Say how many items were done before this run: counted as done, left out of the rate. Replaces an earlier one."""
-        if not is_count(initial):
+        count = as_count(initial)
+        if count is None:
             active.misuse(f"initial={initial!r}: give a finite number that is not negative", InvalidValue)
             return
         with self._lock:
-            self._completed += initial - (self._initial or 0)
-            self._initial = initial or None
+            self._completed += count - (self._initial or 0)
+            self._initial = count or None
 
     @property
     def counts(self) -> Counts:
@@ -227,10 +231,10 @@ class Step:
         with self._lock:
             completed: float | None = self._sum()
             total = self._total_now()
-            if (not completed and total is None and not self._tracked) or (
-                completed is not None and not math.isfinite(completed)
-            ):
+            if not completed and total is None and not self._tracked:
                 completed = None
+            elif type(completed) is not int:
+                completed = as_count(completed)  # advance() takes any number, and looks at its sign only
             return (
                 completed,
                 total,
@@ -379,6 +383,19 @@ class Step:
         return f"<Step {self.name!r} of {self.operation!r}>"
 
 
-def is_count(value: Any) -> bool:
-    """Whether it is a number that can be meant as a count: finite and not negative."""
-    return isinstance(value, (int, float)) and math.isfinite(value) and value >= 0
+def as_count(value: Any) -> float | None:
+    """A number that can be meant as a count (finite, not negative) as a plain int or float; else `None`.
+
+    Numbers of other libraries (numpy, Decimal) are taken.
+    """
+    kind = type(value)
+    if kind is int:
+        return value if value >= 0 else None
+    if kind is not float:
+        if isinstance(value, (str, bytes)):
+            return None
+        try:
+            value = int(value) if hasattr(value, "__index__") else float(value)
+        except (TypeError, ValueError, OverflowError):
+            return None
+    return value if 0 <= value < math.inf else None

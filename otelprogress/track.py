@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast, overload
 from otelprogress import active
 from otelprogress.exceptions import InvalidValue
 from otelprogress.gate import Chunks, Gate
-from otelprogress.step import Step, is_count
+from otelprogress.step import Step, as_count
 
 if TYPE_CHECKING:
     from otelprogress.active import Instrumentation
@@ -279,8 +279,9 @@ def where() -> object:
 
 
 def _known_total(total: float | None) -> float | None:
-    if total is None or is_count(total):
-        return total
+    known = as_count(total)
+    if total is None or known is not None:
+        return known
     active.misuse(f"track(total={total!r}): give a finite number that is not negative, or None", InvalidValue)
     return None
 
@@ -485,9 +486,11 @@ def track(
             return iter(cast("Iterable[T]", iterable))
         return aiter(iterable)
     step = active.step_of()
-    if not is_count(initial):
+    before = as_count(initial)
+    if before is None:
         active.misuse(f"track(initial={initial!r}): give a finite number that is not negative", InvalidValue)
-        initial = 0
+        before = 0
+    initial = before
     if step is not None and name is None and not controls and label is None:
         return track_under(step, iterable, total=total, unit=unit, initial=initial)
     if name is None:

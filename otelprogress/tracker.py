@@ -18,7 +18,7 @@ from otelprogress.exceptions import (
 from otelprogress.no_operation import NO_OPERATION
 from otelprogress.operation import Steps, plan_of
 from otelprogress.run import Operation, begin
-from otelprogress.step import Step, is_count
+from otelprogress.step import Step, as_count
 
 MAX_REMEMBERED: Final = 10_000
 """Ended operations whose outcome is remembered, to tell a second end from an unknown one."""
@@ -84,9 +84,9 @@ class ProgressTracker:
         if isinstance(steps, str):
             raise InvalidValue(f"steps={steps!r}: give a list of names")
         for weight in steps.values() if isinstance(steps, Mapping) else ():
-            if not is_count(weight) or not weight:
+            if not as_count(weight):
                 raise InvalidValue(f"steps={steps!r}: weights are positive numbers")
-        if total is not None and not is_count(total):
+        if total is not None and as_count(total) is None:
             raise InvalidValue(f"total={total!r}: give a finite number that is not negative, or None")
         with self._lock:
             if operation_id in self._operations:
@@ -132,7 +132,7 @@ class ProgressTracker:
             InvalidValue: a count that cannot be meant.
         """
         for word, value in (("completed", completed), ("total", total)):
-            if value is not None and not is_count(value):
+            if value is not None and as_count(value) is None:
                 raise InvalidValue(f"{word}={value!r}: give a finite number that is not negative")
         with self._lock:
             tracked = self._live(operation_id, "running")

@@ -565,6 +565,62 @@ def test_cancel_requested_asks_without_raising(said):
 # --- misuse ----------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        {"weight": -1},
+        {"attempt": 0},
+        {"attempt": 1.5},
+        {"expected_children": -1},
+        {"stall_after_s": 0},
+        {"total": float("nan")},
+        {"initial": "x"},
+        {"steps": {"a": 0}},
+    ],
+    ids=repr,
+)
+def test_a_plan_that_cannot_be_meant_costs_only_the_bad_part(mistake):
+    with recording() as said, progress.operation("load", **mistake):
+        pass
+    assert sum(active.misuses.values()) == 1
+    started = said.started("load")
+    assert (started.weight, started.attempt, started.expected_children, started.total) == (
+        None,
+        None,
+        None,
+        None,
+    )
+    assert started.step_weights in (None, (1.0,))
+
+
+def test_one_control_or_step_may_be_given_as_a_word(said):
+    with progress.operation("load", controls="cancel", steps="one"):
+        pass
+    assert (said.started("load").controls, said.started("load").steps) == (("cancel",), ("one",))
+
+
+def test_names_are_cleaned_before_they_leave(said):
+    with progress.operation("load\x1b[31m", label="a\nb", steps=["one\r\ntwo"]) as operation:
+        with operation.step("one\r\ntwo") as step:
+            assert step.index == 0
+    started = said.events[0]
+    assert (started.name, started.label, started.steps) == ("load", "a b", ("one two",))
+
+
+def test_numbers_of_other_libraries_are_counts_too(said):
+    numpy = pytest.importorskip("numpy")
+    from decimal import Decimal
+
+    with progress.operation("load") as operation:
+        operation.set_total(numpy.int64(10))
+        operation.advance(numpy.int64(2))
+        operation.advance(numpy.float32(1.5))
+        operation.count(rejected=numpy.int64(3), late=Decimal(2))
+    ended = said.ended("load")
+    assert (ended.completed, ended.total, ended.counters) == (3.5, 10, {"rejected": 3, "late": 2})
+    assert {type(value) for value in (ended.completed, ended.total, *ended.counters.values())} == {int, float}
+
+
 @pytest.mark.parametrize("n", [-1, float("nan"), "three", None])
 def test_counts_that_cannot_be_meant_are_refused_counted_and_logged_once(n, caplog):
     with recording() as said, caplog.at_level(logging.WARNING, "otelprogress"):
