@@ -165,19 +165,6 @@ def test_what_ran_is_in_the_history():
     assert (view.name, view.state, view.handle) == ("load", State.SUCCEEDED, "load-1")
 
 
-def test_log_records_inside_an_operation_become_notes():
-    made = configure(notes_from_logging="WARNING")
-    logging.getLogger("app").warning("outside")
-    with progress.operation("load") as operation:
-        logging.getLogger("app").info("too little")
-        logging.getLogger("app").warning("%d rows rejected, password=hunter2", 3)
-        logging.getLogger("otelprogress.feed").warning("ours")
-        eventually(lambda: made.host.view(operation.run_id).warnings == 1)
-        assert made.host.view(operation.run_id).message == "3 rows rejected, password=[redacted]"
-    runtime.shutdown()
-    assert not [one for one in logging.getLogger().handlers if "Notes" in type(one).__name__]
-
-
 def test_the_writer_says_that_it_is_alive_each_third_of_its_lease():
     made = configure(lease_s=0.3)
     heard = []
