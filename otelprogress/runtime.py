@@ -2,6 +2,9 @@
 
 Three roles: a process on its own (host, feed, view, history, sender), a child that reports to its parent over the
 worker link (host and link, nothing else), and a forked child, which becomes the second at its first use.
+
+Longer than most modules here because what is built in one order has to be taken apart in another: side by side, the
+two can be compared.
 """
 
 from __future__ import annotations
