@@ -17,10 +17,12 @@ from tests.faults.proxy import FaultProxy, Plan
 
 EVENTS, RUNS, CUTS = 20_000, 8, 200
 PER_CUT = EVENTS // CUTS
-HELD_BACK = 50
+HELD_BACK = 20
 """Events that are published only after the last cut: all cuts happen while events are being published."""
-LARGEST_OFFSET = 25_000
-"""Less than what `PER_CUT` events weigh: every planned cut is reached."""
+LARGEST_OFFSET = 20_000
+"""Less than what `PER_CUT - HELD_BACK` events weigh: every planned cut is reached."""
+GREETING_BYTES = 2_000
+"""More than the first answers of a feed weigh: a feed that is named has to answer the first time."""
 ROOT = Path(__file__).parents[2]
 
 
@@ -39,6 +41,7 @@ def cut_and_collect(*, resume: bool, seed: int, cuts: int, events: int) -> dict:
     """What the client's iterator gave, after all cuts."""
     rng = random.Random(seed)
     offsets = [rng.randrange(1, LARGEST_OFFSET) for _ in range(cuts)]
+    offsets[0] = max(offsets[0], GREETING_BYTES)
     plans = [Plan(reset_down_at=offset) for offset in offsets]
     with FaultProxy(("", 0), lambda number: plans[number] if number < cuts else Plan()) as proxy:
         with run_process(
