@@ -191,11 +191,13 @@ def test_what_lives_at_shutdown_ends_as_lost_and_says_why():
 
 
 def test_no_thread_of_ours_is_left_after_shutdown():
+    before = set(threading.enumerate())  # other tests may have clients of theirs open
     configure(feed="127.0.0.1:0", view="lines", history=True)
     with progress.operation("load"):
         pass
+    assert set(threading.enumerate()) - before
     runtime.shutdown()
-    eventually(lambda: not [one.name for one in threading.enumerate() if one.name.startswith("otelprogress")])
+    eventually(lambda: not set(threading.enumerate()) - before)
 
 
 def test_an_interpreter_that_leaves_with_an_operation_open_loses_it():
