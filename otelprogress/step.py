@@ -33,6 +33,10 @@ class Tracked(Protocol):
     def total(self) -> float | None:
         """Items in all, those done before it began included; `None`: unknown."""
 
+    @property
+    def over(self) -> bool:
+        """Whether its body was left for good: it counts until it is let go, and no loop stands inside it any more."""
+
     def handed_out(self) -> float:
         """Items given to the loop's body so far, the one in it included. Any thread; exact."""
 
@@ -259,8 +263,8 @@ class Step:
             epochs and batches would mean nothing. Loops in other threads and tasks add up.
         """
         with self._lock:
-            for _, there in self._tracked:
-                if there == where:
+            for around, there in self._tracked:
+                if there == where and not around.over:
                     return False
             self._tracked = (*self._tracked, (tracked, where))
             if unit is not None:

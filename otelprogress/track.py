@@ -65,9 +65,10 @@ class Loop:
         operation: the operation that this loop is, and whose end is its own; `None`: it only counts.
     """
 
-    __slots__ = ("_operation", "_own_total", "_step")
+    __slots__ = ("_operation", "_own_total", "_step", "over")
 
     def __init__(self, step: Step, total: float | None, operation: Operation | None) -> None:
+        self.over = False
         self._step = step
         self._own_total = total
         self._operation = operation
@@ -89,6 +90,7 @@ class Loop:
 
     def left(self) -> None:
         """The loop was left early: `break`, `return`, an exception. Called by a finalizer, anywhere."""
+        self.over = True  # now, not when it is let go: the very next loop counts beside it, not inside it
         ins = self._step.operation.instrumentation
         if ins.sampler is not None:
             # A finalizer may have interrupted any lock's holder: somebody else has to take the locks.

@@ -39,6 +39,22 @@ def test_a_moved_counter_becomes_one_tick_and_an_unmoved_one_none():
         assert {tick.sequence for tick in ticks(said)} == {None}
 
 
+def test_a_loop_after_one_that_was_left_early_counts_before_anybody_looked():
+    sampler = Sampler()
+    with recording(sampler=sampler) as said:
+        sampler._closed = True
+        with progress.operation("find") as operation:
+            for n in progress.track(range(10)):
+                if n == 4:
+                    break
+            for _ in progress.track(range(3)):
+                pass
+            assert operation.root.completed == 7
+            sampler.look()
+    ended = said.ended("find")
+    assert (ended.completed, ended.total) == (7, 13)
+
+
 def test_of_several_open_steps_a_tick_carries_the_one_that_moved_last():
     sampler = Sampler()
     with recording(sampler=sampler) as said:

@@ -35,6 +35,9 @@ class _Bar:
 
     __slots__ = ("_bar", "initial", "operation", "outer_error", "step")
 
+    over: Final = False
+    """It is let go at once when it is closed."""
+
     def __init__(self, bar: Any, step: Step, operation: Operation | None) -> None:
         self._bar = bar
         self.step = step
