@@ -35,6 +35,10 @@ def document() -> dict[str, Any]:
         key=lambda struct: struct.__name__,
     )
     _, schemas = msgspec.json.schema_components(everything, ref_template="#/components/schemas/{name}")
+    for schema in schemas.values():
+        if "description" in schema:
+            # Python 3.13 takes the indentation of docstrings off, older ones keep it.
+            schema["description"] = inspect.cleandoc(schema["description"])
     channels: dict[str, Any] = {}
     operations: dict[str, Any] = {}
     for name, (address, up, down, text) in CHANNELS.items():
