@@ -102,7 +102,8 @@ current: Instrumentation | None = None
 """Set by the runtime; `None`: nothing configured."""
 
 on_first_use: Callable[[], object] | None = None
-"""Called once by the first use after a fork: sets `current` again. `None`: nothing to do."""
+"""Called by the first uses after a fork until it set `current` and took itself away; several threads may call it at
+once, and each finds `current` set when its call is over. `None`: nothing to do."""
 
 started_in: Context | None = None
 """Where operations belong that nothing is around: what `TRACEPARENT` said when this process was configured."""
@@ -137,9 +138,7 @@ def instrumentation() -> Instrumentation | None:
 
 
 def _used_first() -> Instrumentation | None:
-    global on_first_use
-    with _lock:
-        call, on_first_use = on_first_use, None
+    call = on_first_use
     if call is not None:
         call()
     return current

@@ -186,9 +186,9 @@ class Runtime:
             process_id=ins.process_id,
             enclosing=active.enclosing_span_id,
         )
-        active.current = ins
         active.started_in = inherited_context()
         active.flush = self.flush if self.link is not None else None
+        active.current = ins  # last: from here on other threads' operations report
         if settings.link is None:
             self._start_view()
         if settings.notes_from_logging is not None:
@@ -415,6 +415,7 @@ class _Baselines:
 
 _runtime: Runtime | None = None
 _lock = threading.RLock()
+_building = False
 
 
 def current_runtime() -> Runtime | None:
@@ -512,8 +513,10 @@ def join_link(path: str) -> None:
 
 
 def _configure(settings: Settings, *, automatic: bool) -> None:
-    global _runtime
+    global _building, _runtime
     with _lock:
+        if _building:  # what it is built of uses what it builds, on this very thread
+            return
         settings = _with_living_parent(settings)
         existing = _runtime
         if existing is not None and existing.pid == os.getpid():
@@ -526,14 +529,18 @@ def _configure(settings: Settings, *, automatic: bool) -> None:
                 return
             existing.close(cause="configure() was called")
         active.forget_spans_only()
-        active.on_first_use = None
-        runtime = Runtime(settings, automatic=automatic)
+        _building = True
         try:
-            runtime.start()
-        except BaseException:
-            runtime.close()
-            raise
-        _runtime = runtime
+            runtime = Runtime(settings, automatic=automatic)
+            try:
+                runtime.start()
+            except BaseException:
+                runtime.close()
+                raise
+            _runtime = runtime
+        finally:
+            _building = False
+        active.on_first_use = None
 
 
 def _with_living_parent(settings: Settings) -> Settings:
@@ -589,8 +596,9 @@ _left_to_parent: Runtime | None = None
 
 def _after_fork_in_child() -> None:
     """Start clean: the parent's operations, threads and sockets are not ours. Reporting begins again at the first use."""
-    global _runtime, _lock, _left_to_parent
+    global _building, _runtime, _lock, _left_to_parent
     _lock = threading.RLock()
+    _building = False
     inherited, _runtime = _runtime, None
     _left_to_parent = inherited
     if inherited is None:
@@ -628,10 +636,14 @@ def _after_fork_in_child() -> None:
 
 
 def _configure_in_child(settings: Settings) -> None:
-    try:
-        _configure(settings, automatic=True)
-    except Exception:
-        _logger.debug("otelprogress: a forked child could not report", exc_info=True)
+    with _lock:  # other threads' first uses wait here: what they do next is to be reported, too
+        if active.on_first_use is None:
+            return
+        try:
+            _configure(settings, automatic=True)
+        except Exception:
+            active.on_first_use = None
+            _logger.debug("otelprogress: a forked child could not report", exc_info=True)
 
 
 if hasattr(os, "register_at_fork"):

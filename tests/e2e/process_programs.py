@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -136,6 +137,29 @@ def forked_reporter(_: str) -> None:
             assert progress.current_operation().run_id == ""
             resize(7)
             album.end()
+            leave()
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        pause()
+
+
+def forked_threads(_: str) -> None:
+    """A forked child whose threads all begin at once: each of them is the first to report."""
+    progress.configure(feed="127.0.0.1:0", view="off")
+    with progress.operation("album"):
+        child = os.fork()
+        if child == 0:
+            together = threading.Barrier(TASKS)
+
+            def work(number: int) -> None:
+                together.wait()
+                resize(number)
+
+            threads = [threading.Thread(target=work, args=(n,)) for n in range(TASKS)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
             leave()
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0

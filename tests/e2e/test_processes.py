@@ -221,6 +221,16 @@ def test_a_bare_fork_goes_on_in_the_same_tree_and_leaves_its_parents_operations_
         assert program.process.wait(30) == 0
 
 
+def test_every_thread_of_a_forked_child_reports_from_its_first_operation_on(private_runtime_folder: Path):
+    with running("forked_threads", folder=private_runtime_folder) as program:
+        program.until_ready()
+        children = program.named("resize")
+        assert sorted(each["title"] for each in children) == [f"resize {n}" for n in range(8)]
+        assert {each["state"] for each in children} == {"succeeded"}
+        program.go_on()
+        assert program.process.wait(30) == 0
+
+
 def test_a_killed_feed_is_seen_to_end_while_a_forked_child_lives(private_runtime_folder: Path):
     with running("forking", folder=private_runtime_folder) as program:
         forked = psutil.Process(int(program.read()))
