@@ -386,11 +386,16 @@ def producer():
         process.communicate()
 
 
+def recorded() -> list[OperationView]:
+    with History() as history:
+        return history.operations()
+
+
 async def test_a_killed_process_is_told_by_the_reader_and_written_to_the_history(producer):
     process = producer("recorded")
     async with AsyncClient(backoff_s=(0.01, 0.1)) as client, client.watch() as watching:
         assert (await anext(watching)).operation.live
-        await asyncio.to_thread(eventually, lambda: History().operations())
+        await asyncio.to_thread(eventually, recorded)
         process.kill()
         await asyncio.to_thread(process.wait)
         async with asyncio.timeout(10):
@@ -398,7 +403,7 @@ async def test_a_killed_process_is_told_by_the_reader_and_written_to_the_history
         assert (event.kind, event.operation.state) == ("operation.ended", State.LOST)
         assert event.operation.lost_detector == "pid"
         assert str(process.pid) in (event.operation.lost_cause or "")
-        assert [view.state for view in History().operations()] == [State.LOST]
+        assert [view.state for view in recorded()] == [State.LOST]
 
 
 async def test_a_watch_of_one_address_ends_when_its_process_is_gone(producer):
