@@ -20,6 +20,8 @@ from collections.abc import Callable, Mapping, Sequence
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from otelprogress.model import semconv
 from otelprogress.model.events import Event
 from otelprogress.otel.lane import Lane, LaneStats
@@ -123,7 +125,7 @@ class Sender:
     def __call__(self, applied: Sequence[Applied]) -> None:
         """Listen to a host: `host.add_listener(sender)`."""
         for one in applied:
-            self.submit(one.source)
+            self.submit(_with_ratio(one))
 
     def submit(self, event: Event) -> None:
         """Take one event. Durable: spooled. Tick: the latest of its run is kept. Others: left out."""
@@ -448,6 +450,14 @@ class Sender:
             self._encoder = LogEncoder(attributes, self._version)
         encoded: tuple[bytes, int] = self._encoder.encode(events)
         return encoded
+
+
+def _with_ratio(applied: Applied) -> Event:
+    """What the writer said, and how far its run is by the host's reckoning: only a host knows steps and children."""
+    event, view = applied.source, applied.event.operation
+    if event.ratio is not None or view.ratio is None or event.run_id != view.id:
+        return event
+    return msgspec.structs.replace(event, ratio=view.ratio, ratio_source=view.ratio_source)
 
 
 def _encode_spans(spans: list[Any]) -> tuple[bytes, int]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from types import SimpleNamespace
 
 import grpc
 import pytest
 
 from otelprogress.model import semconv
+from otelprogress.model.tree import OperationTree
 from otelprogress.otel.sender import Sender
 from otelprogress.otel.target import otlp_target
 from tests.otel.events import ended, started, step_ended, step_started, ticked
@@ -57,7 +57,9 @@ def unsupported(receiver, status: int = 404) -> Reply:
 
 def test_durable_events_arrive_in_order_with_their_span_and_resource(receiver, senders):
     sender = senders(receiver.url, for_receiver(receiver))
-    sender([SimpleNamespace(source=one) for one in (started(), step_started(0), step_ended(0), ended())])
+    tree = OperationTree()
+    for one in (started(), step_started(0), step_ended(0), ended()):
+        sender(tree.apply(one, one.time_unix_ns))
     assert sender.flush(15)
     assert names(receiver) == [
         semconv.OPERATION_STARTED,
@@ -70,6 +72,17 @@ def test_durable_events_arrive_in_order_with_their_span_and_resource(receiver, s
     assert first.flags == 1
     assert {one.key for one in first.attributes} >= {semconv.OPERATION_NAME, semconv.WRITER_ID}
     assert sender.stats()["logs"].delivered == 4
+
+
+def test_the_hosts_ratio_is_sent_with_what_the_writer_said(receiver, senders):
+    sender = senders(receiver.url, for_receiver(receiver))
+    tree = OperationTree()
+    for one in (started(steps=("step 0", "step 1")), step_started(0), step_ended(0)):
+        sender(tree.apply(one, one.time_unix_ns))
+    assert sender.flush(15)
+    said = {one.key: one.value for one in receiver.log_records()[-1].attributes}
+    assert said[semconv.OPERATION_RATIO].double_value == 0.5
+    assert said[semconv.OPERATION_RATIO_SOURCE].string_value == "measured"
 
 
 def test_a_busy_receiver_gets_the_same_bytes_again(receiver, senders):
