@@ -7,13 +7,14 @@ events, no thread and no port. The heavy imports stand inside that function: `im
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -33,6 +34,8 @@ KEY: Final = otel_context.create_key("otelprogress-step")
 """In an OpenTelemetry context: the `Step` that counts there. An operation without open steps is its own root step."""
 
 WARN_EVERY_S: Final = 60.0
+MAX_WARNING_CHARS: Final = 1024
+P = ParamSpec("P")
 _logger = logging.getLogger("otelprogress")
 
 
@@ -234,6 +237,8 @@ def misuse(message: str, error: type[ProgressError] | None = None) -> None:
 
 def count_misuse(message: str) -> str:
     """`misuse` that never raises; returns the call site."""
+    from otelprogress.model.text import clean
+
     where = _call_site()
     if where not in misuses and len(misuses) >= _MAX_SITES:
         where = "elsewhere"
@@ -241,8 +246,47 @@ def count_misuse(message: str) -> str:
     now = time.monotonic()
     if now - _warned_at.get(where, -WARN_EVERY_S) >= WARN_EVERY_S:
         _warned_at[where] = now
-        _logger.warning("%s (at %s; seen %d times)", message, where, misuses[where])
+        _logger.warning("%s (at %s; seen %d times)", clean(message, MAX_WARNING_CHARS), where, misuses[where])
     return where
+
+
+def quoted(value: object) -> str:
+    """What was given, for a message about it: `repr()`, which may be the user's own and fail."""
+    try:
+        return repr(value)
+    except Exception:
+        return f"<{type(value).__name__}>"
+
+
+def contain(what: str, error: Exception) -> None:
+    """Let an error inside our own parts end here: counted and logged like a mistake of the caller's.
+
+    It may be one, that nobody thought of, or of ours: neither is the instrumented code's to handle.
+
+    Raises:
+        Exception: `error` itself, in strict mode only.
+    """
+    ins = current if current is not None else _spans_only
+    if ins is not None and ins.strict:
+        raise error
+    try:
+        text = str(error)
+    except Exception:  # a __str__ of the user's
+        text = ""
+    count_misuse(f"{what} failed: {type(error).__name__}: {text}")
+
+
+def contained(call: Callable[P, None]) -> Callable[P, None]:
+    """A method of ours that raises nothing into the code that calls it; see `contain`."""
+
+    @functools.wraps(call)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            call(*args, **kwargs)
+        except Exception as error:
+            contain(call.__qualname__, error)
+
+    return guarded
 
 
 def _call_site() -> str:

@@ -371,7 +371,7 @@ def operation(
     if callable(name):
         return OperationPlan(plan_of(_name_of(name)), None, None, result=False)(name)
     plan = plan_of(
-        name or "",
+        "" if name is None else name,
         steps=steps,
         label=label,
         controls=controls,
@@ -408,7 +408,7 @@ def plan_of(
     """
     names, weights = _steps_and_weights(steps)
     return Plan(
-        name=str(name)[: semconv.MAX_NAME_CHARS],
+        name="".join(_names("name", (name,)))[: semconv.MAX_NAME_CHARS],
         steps=names,
         weights=weights,
         controls=_names("controls", controls),
@@ -435,7 +435,8 @@ def _number(
         return int(number) if whole and number is not None else number
     wanted = f"more than {above:g}" if above is not None else f"at least {least:g}"
     active.misuse(
-        f"{name}={value!r}: give a {'whole ' if whole else ''}number, {wanted}, or None", InvalidValue
+        f"{name}={active.quoted(value)}: give a {'whole ' if whole else ''}number, {wanted}, or None",
+        InvalidValue,
     )
     return None
 
@@ -446,7 +447,10 @@ def _names(word: str, names: Sequence[str] | None) -> tuple[str, ...]:
     try:
         return (str(names),) if isinstance(names, (str, bytes)) else tuple(str(name) for name in names)
     except Exception as error:
-        active.misuse(f"{word}={type(names).__name__}: give a list of names ({type(error).__name__})", InvalidValue)
+        active.misuse(
+            f"{word}={active.quoted(names)}: give text, or a list of it ({type(error).__name__})",
+            InvalidValue,
+        )
         return ()
 
 
@@ -455,7 +459,7 @@ def _attributes(attributes: Mapping[str, AttributeScalar] | None) -> dict[str, A
         return {} if attributes is None else dict(attributes)
     except Exception as error:
         active.misuse(
-            f"attributes={type(attributes).__name__}: give a dict ({type(error).__name__})", InvalidValue
+            f"attributes={active.quoted(attributes)}: give a dict ({type(error).__name__})", InvalidValue
         )
         return {}
 
@@ -518,7 +522,7 @@ def advance(n: float = 1) -> None:
             if n >= 0:
                 current._completed += n
                 return
-        except TypeError:
+        except Exception:  # noqa: S110 - whatever kind of object it is: the slow way says what is wrong
             pass
         current.advance(n)
 

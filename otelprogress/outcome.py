@@ -97,8 +97,8 @@ def as_result(value: object) -> str | None:
     """A result as redacted JSON; `None`: it is none, or longer than 4 KiB, which is misuse."""
     try:
         text = redact(json.dumps(value, default=str, ensure_ascii=False, allow_nan=False))
-    except (TypeError, ValueError, RecursionError) as problem:
-        active.misuse(f"a result that is no JSON was left out: {problem}")
+    except Exception as problem:  # a __str__ of the user's may raise anything
+        active.misuse(f"a result that is no JSON was left out: {type(problem).__name__}: {problem}")
         return None
     size = len(text.encode("utf-8", "replace"))
     if size > semconv.MAX_RESULT_BYTES:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from otelprogress.step import Step
 
 MIN_EVERY_S: Final = 0.05
+MAX_EVERY_S: Final = 86_400.0
 
 
 class Poll:
@@ -94,10 +95,11 @@ def start_polling(step: Step, fn: Callable[[], float], every_s: float) -> None:
     ins = active.instrumentation()
     if ins is None or step.operation.ended or ins.submit is active.ignore:
         return
-    if not every_s >= MIN_EVERY_S:
-        active.misuse(f"poll(every_s={every_s!r}): at least {MIN_EVERY_S}", InvalidValue)
-        every_s = MIN_EVERY_S
-    poll = Poll(step, fn, every_s)
+    seconds = as_count(every_s)
+    if seconds is None or seconds < MIN_EVERY_S:
+        active.misuse(f"poll(every_s={every_s!r}): a number of seconds, at least {MIN_EVERY_S}", InvalidValue)
+        seconds = MIN_EVERY_S if seconds is not None else 1.0
+    poll = Poll(step, fn, min(seconds, MAX_EVERY_S))
     step.operation._polls.append(poll)
     if ins.sampler is None:
         poll.ask()

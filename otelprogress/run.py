@@ -242,7 +242,6 @@ class Operation:
         self.sampled = opened.sampled
         self._started_unix_ns = getattr(opened.span, "start_time", None) or time.time_ns()
         self._parent_span_id = parent_span_id(parent, opened.trace_id, opened.parent_span_id)
-        ins.live[self.run_id] = self
         self._say(
             semconv.OPERATION_STARTED,
             time_unix_ns=self._started_unix_ns,
@@ -263,6 +262,7 @@ class Operation:
             attributes=shown(plan.attributes),
             lease_s=ins.lease_s,
         )
+        ins.live[self.run_id] = self
         if ins.sampler is not None:
             ins.sampler.operation_began()
 
@@ -286,6 +286,7 @@ class Operation:
         else:
             self.end()
 
+    @active.contained
     def end(self, error: BaseException | None = None, *, message: str | None = None) -> None:
         """End it, with the outcome that `error` means: `None` succeeded, a cancelling one cancelled, others failed.
 
@@ -301,6 +302,7 @@ class Operation:
         else:
             self._end(outcome, message=message, result=self._result)
 
+    @active.contained
     def end_failed(self, error: BaseException, *, said: bool = False) -> None:
         """End it as failed, whatever kind of exception it was.
 
@@ -322,23 +324,26 @@ class Operation:
         """End it as lost: the interpreter leaves with it open."""
         self._end(State.LOST, lost_detector=detector, lost_evidence_unix_ns=time.time_ns(), lost_cause=cause)
 
+    @active.contained
     def _end(self, state: State, *, message: str | None = None, **fields: Any) -> None:
+        ins = self.instrumentation
         with self._event_lock:
             if self.ended:
                 return
-            self._ensure_begun()
-            if self._claim is not None:
-                self._claim.release()
-            ins = self.instrumentation
-            for poll in self._polls:
-                poll.finish(ask=ins.sampler is None)
-            self.ended = True
-            self._state = state
+            try:
+                self._ensure_begun()
+                if self._claim is not None:
+                    self._claim.release()
+                for poll in self._polls:
+                    poll.finish(ask=ins.sampler is None)
+            finally:
+                self.ended = True
+                self._state = state
+                ins.live.pop(self.run_id, None)
         span, ledger = self._span, self._ledger
         now_unix_ns = time.time_ns()
         message = self._message if message is None else clean_message(message)
         self._say(semconv.OPERATION_ENDED, time_unix_ns=now_unix_ns, message=message, **fields)
-        ins.live.pop(self.run_id, None)
         ins.emitter.finish(span, ledger)
         if span is not None and self._ended_by_us:
             _quietly(lambda: span.end(end_time=now_unix_ns))
@@ -427,11 +432,12 @@ class Operation:
         """
         self._note(self._step, message, level)
 
+    @active.contained
     def _note(self, step: Step, message: str, level: str) -> None:
         if self.ended:
             active.misuse(f"note() after operation {self.name!r} ended")
             return
-        if level not in LEVELS:
+        if str(level) not in LEVELS:
             active.misuse(f"note(level={level!r}): one of {', '.join(sorted(LEVELS))}", InvalidValue)
             level = "info"
         self._ensure_begun()
@@ -442,6 +448,7 @@ class Operation:
             level=None if level == "info" else level,
         )
 
+    @active.contained
     def note_from_elsewhere(self, message: str, *, level: str, time_unix_ns: int) -> None:
         """Tell the host of a line that existing code wrote elsewhere too: a host folds floods of these."""
         if self.ended or not self.run_id:
@@ -460,10 +467,12 @@ class Operation:
             )
         )
 
+    @active.contained
     def show(self, message: str | None) -> None:
         """Say with the next tick what is being done: the latest wins, unlike `note()`, which is kept."""
         self._message = None if message is None else clean_message(message)
 
+    @active.contained
     def set_result(self, value: object) -> None:
         """Keep what came out, as JSON of at most 4 KiB, redacted, for `operation.ended`. Longer ones are left out."""
         self._result = as_result(value)
@@ -486,6 +495,15 @@ class Operation:
             unit: `row` means `{row}`.
             initial: items done before this run.
         """
+        try:
+            return self._step_named(name, total, unit, initial)
+        except Exception as error:
+            active.contain("step()", error)
+            from otelprogress.no_operation import NO_OPERATION
+
+            return NO_OPERATION.step(name)
+
+    def _step_named(self, name: str, total: float | None, unit: str | None, initial: float) -> Step:
         name = clean(str(name), semconv.MAX_NAME_CHARS)
         with self._event_lock:
             step = self._steps.get(name)
@@ -507,8 +525,8 @@ class Operation:
         """The plan as it stands, appended steps included."""
         return tuple(self._steps)
 
+    @active.contained
     def _step_entered(self, step: Step) -> None:
-
         self._ensure_begun()
         with self._event_lock:
             step._entered += 1
@@ -518,8 +536,8 @@ class Operation:
             self._step = self._moved = step
         self._say(semconv.STEP_STARTED, step=step, step_state=StepState.RUNNING)
 
+    @active.contained
     def _step_left(self, step: Step, error: BaseException | None) -> None:
-
         ins = self.instrumentation
         with self._event_lock:
             step._entered -= 1
@@ -548,7 +566,7 @@ class Operation:
             if n >= 0:
                 self._step._completed += n
                 return
-        except TypeError:
+        except Exception:  # noqa: S110 - whatever kind of object it is: the slow way says what is wrong
             pass
         self._step.advance(n)
 
@@ -675,6 +693,7 @@ class Operation:
             return None
         return self._gate
 
+    @active.contained
     def _command_applied(self, action: str) -> None:
         """A command took effect in the instrumented code; called by the gate there."""
         if self.ended:
@@ -720,7 +739,28 @@ def begin(
         below: the step whose child it is; `None`: that of the current context.
         span: to adopt, which its opener ends; `None`: it gets one of its own.
         await_span: begin with the first span that is opened in its context, or with the first thing it says.
+
+    Returns:
+        One that does nothing where it could not begin, for whatever reason: outside strict mode nothing is raised.
     """
+    try:
+        return _begun(ins, plan, title, below, span, await_span=await_span)
+    except Exception as error:
+        active.contain(f"the begin of operation {plan.name!r}", error)
+        from otelprogress.no_operation import NO_OPERATION
+
+        return NO_OPERATION
+
+
+def _begun(
+    ins: Instrumentation,
+    plan: Plan,
+    title: str | None,
+    below: Step | None,
+    span: Span | None,
+    *,
+    await_span: bool,
+) -> Operation:
     if not _loaded:
         _load()
     context = otel_context.get_current()
@@ -736,7 +776,7 @@ def begin(
     if parent is not None:
         parent._ensure_begun()
     plan = _clean_plan(plan)
-    operation = Operation(ins, plan, clean_title(title) if title else plan.name, parent)
+    operation = Operation(ins, plan, clean_title(str(title)) if title else plan.name, parent)
     operation._parent_context = context
     if await_span:
         ins.binding.poll()

@@ -55,6 +55,7 @@ def in_ucum(unit: str | None) -> str | None:
     """
     if not unit:
         return None
+    unit = str(unit)
     if unit in _UCUM or "{" in unit or not unit.replace("_", "").replace("-", "").replace(" ", "").isalnum():
         return unit
     return "{" + unit + "}" if unit[0].islower() else unit
@@ -117,10 +118,15 @@ class Step:
             if n >= 0:
                 self._completed += n
                 return
-        except TypeError:
+        except Exception:  # noqa: S110 - whatever kind of object it is: the slow way says what is wrong
             pass
-        active.misuse(f"advance({n!r}): give a number that is not negative", InvalidValue)
+        self._refuse_advance(n)
 
+    @active.contained
+    def _refuse_advance(self, n: object) -> None:
+        active.misuse(f"advance({active.quoted(n)}): give a number that is not negative", InvalidValue)
+
+    @active.contained
     def count(self, /, **counts: float) -> None:
         """Add to named counts: `step.count(rejected=1)`. At most 8 names a step; they stand beside the items."""
         with self._lock:
@@ -137,6 +143,7 @@ class Step:
                 return
         active.misuse(problem, InvalidValue)
 
+    @active.contained
     def set_total(self, total: float | None, *, unit: str | None = None) -> None:
         """Say how many items there are in all; `None`: unknown.
 
@@ -155,6 +162,7 @@ class Step:
             if unit is not None:
                 self._unit = in_ucum(unit)
 
+    @active.contained
     def set_completed(self, completed: float, total: float | None = None, *, unit: str | None = None) -> None:
         """Say how many items are done, as an absolute number. Loops tracked by this step count beside it."""
         count = as_count(completed)
@@ -175,6 +183,7 @@ class Step:
         with self._lock:
             self._completed += difference
 
+    @active.contained
     def set_initial(self, initial: float) -> None:
         """Say how many items were done before this run: counted as done, left out of the rate. Replaces an earlier one."""
         count = as_count(initial)
@@ -318,6 +327,7 @@ class Step:
 
         return track_under(self, iterable, name, total=total, unit=unit, initial=initial)
 
+    @active.contained
     def poll(
         self,
         fn: Callable[[], float],
@@ -400,6 +410,6 @@ def as_count(value: Any) -> float | None:
             return None
         try:
             value = int(value) if hasattr(value, "__index__") else float(value)
-        except (TypeError, ValueError, OverflowError):
+        except Exception:  # it is no number, or one too large, or its own conversion fails
             return None
     return value if 0 <= value < math.inf else None

@@ -82,12 +82,16 @@ class Loop:
         """Items given to the body so far."""
         raise NotImplementedError
 
+    @active.contained
     def exhausted(self) -> None:
         """Every item was handed out and worked off."""
-        self._step.let_go(self, worked_off=self.handed_out())
-        if self._operation is not None:
-            self._operation.end()
+        try:
+            self._step.let_go(self, worked_off=self.handed_out())
+        finally:
+            if self._operation is not None:
+                self._operation.end()
 
+    @active.contained
     def left(self) -> None:
         """The loop was left early: `break`, `return`, an exception. Called by a finalizer, anywhere."""
         self.over = True  # now, not when it is let go: the very next loop counts beside it, not inside it
@@ -98,6 +102,7 @@ class Loop:
         else:
             self._left()
 
+    @active.contained
     def _left(self) -> None:
         done = max(0, self.handed_out() - 1)  # the item in the body was not finished
         self._step.let_go(self, worked_off=done)
@@ -288,6 +293,14 @@ def _known_total(total: float | None) -> float | None:
     return None
 
 
+def _known_initial(initial: float) -> float:
+    known = as_count(initial)
+    if known is not None:
+        return known
+    active.misuse(f"track(initial={initial!r}): give a finite number that is not negative", InvalidValue)
+    return 0
+
+
 def _size_of(iterable: object) -> int | None:
     try:
         size = operator.length_hint(iterable, -1)
@@ -361,10 +374,11 @@ def track_under(
     initial: float = 0,
 ) -> Iterator[T] | AsyncIterator[T]:
     """`track()` for a given step: with a `name` as a child operation of it, otherwise as its own count."""
-    is_async = not hasattr(iterable, "__iter__") and hasattr(iterable, "__aiter__")
     if step.operation.ended:
-        return aiter(cast("AsyncIterable[T]", iterable)) if is_async else iter(cast("Iterable[T]", iterable))
-    if name is not None:
+        return _plain(iterable)
+    try:
+        if name is None:
+            return _under(step, iterable, total=total, unit=unit, initial=initial)
         return _as_operation(
             step.operation.instrumentation,
             iterable,
@@ -374,11 +388,38 @@ def track_under(
             initial=initial,
             below=step,
         )
-    total = _known_total(total)
-    if is_async:
-        return _counted_async(
-            step, cast("AsyncIterable[T]", iterable), None, total=total, unit=unit, initial=initial
-        )
+    except Exception as error:
+        problem = error
+    return _plain_instead(iterable, problem)
+
+
+def _plain(iterable: Iterable[T] | AsyncIterable[T]) -> Iterator[T] | AsyncIterator[T]:
+    """What a loop without us would iterate."""
+    if hasattr(iterable, "__iter__") or not hasattr(iterable, "__aiter__"):
+        return iter(cast("Iterable[T]", iterable))
+    return aiter(iterable)
+
+
+def _plain_instead(
+    iterable: Iterable[T] | AsyncIterable[T], problem: Exception
+) -> Iterator[T] | AsyncIterator[T]:
+    """Go on without counting; where the iterable itself was the problem, raise as a plain loop would."""
+    plain = _plain(iterable)
+    active.contain("track()", problem)
+    return plain
+
+
+def _under(
+    step: Step,
+    iterable: Iterable[T] | AsyncIterable[T],
+    *,
+    total: float | None,
+    unit: str | None,
+    initial: float,
+) -> Iterator[T] | AsyncIterator[T]:
+    total, initial = _known_total(total), _known_initial(initial)
+    if not hasattr(iterable, "__iter__") and hasattr(iterable, "__aiter__"):
+        return _counted_async(step, iterable, None, total=total, unit=unit, initial=initial)
     return _counted(step, cast("Iterable[T]", iterable), None, total=total, unit=unit, initial=initial)
 
 
@@ -397,7 +438,7 @@ def _as_operation(
 ) -> Iterator[T] | AsyncIterator[T]:
     from otelprogress.run import Plan, begin
 
-    total = _known_total(total)
+    total, initial = _known_total(total), _known_initial(initial)
     is_async = not hasattr(iterable, "__iter__") and hasattr(iterable, "__aiter__")
     if not is_async:
         iterable = _iterable_once(cast("Iterable[T]", iterable))
@@ -406,10 +447,19 @@ def _as_operation(
         planned = initial + size
     operation = begin(
         ins,
-        Plan(name=name, label=label, controls=tuple(controls), total=planned, unit=unit, initial=initial),
+        Plan(
+            name=str(name),
+            label=label,
+            controls=(controls,) if isinstance(controls, str) else tuple(controls or ()),
+            total=planned,
+            unit=unit,
+            initial=initial,
+        ),
         title=title,
         below=below,
     )
+    if operation.ended:  # it could not begin
+        return _plain(iterable)
     # From here on the loop says what there is: a list may grow.
     root = operation.root
     root.reset()
@@ -484,30 +534,27 @@ def track(
     """
     ins = active.instrumentation()
     if ins is None:
-        if hasattr(iterable, "__iter__") or not hasattr(iterable, "__aiter__"):
-            return iter(cast("Iterable[T]", iterable))
-        return aiter(iterable)
+        return _plain(iterable)
     step = active.step_of()
-    before = as_count(initial)
-    if before is None:
-        active.misuse(f"track(initial={initial!r}): give a finite number that is not negative", InvalidValue)
-        before = 0
-    initial = before
     if step is not None and name is None and not controls and label is None:
         return track_under(step, iterable, total=total, unit=unit, initial=initial)
     if name is None:
         name = sys._getframe(1).f_code.co_qualname.replace("<locals>.", "")
         if name == "<module>":
             name = "loop"
-    return _as_operation(
-        ins,
-        iterable,
-        name,
-        total=total,
-        unit=unit,
-        initial=initial,
-        title=title,
-        label=label,
-        controls=controls,
-        below=step,
-    )
+    try:
+        return _as_operation(
+            ins,
+            iterable,
+            name,
+            total=total,
+            unit=unit,
+            initial=initial,
+            title=title,
+            label=label,
+            controls=controls,
+            below=step,
+        )
+    except Exception as error:
+        problem = error
+    return _plain_instead(iterable, problem)
