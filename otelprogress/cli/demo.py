@@ -36,8 +36,9 @@ def demo(
     OTEL_EXPORTER_OTLP_ENDPOINT set, its trace goes there.
     """
     import otelprogress as progress
-    from otelprogress.demo import etl
+    from otelprogress.demo import dataset, etl
 
+    dataset.folder()  # not there: said before anything is drawn or recorded
     progress.configure(service_name="otelprogress-demo")
     try:
         if database is not None:
