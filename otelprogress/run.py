@@ -346,7 +346,12 @@ class Operation:
         self._say(semconv.OPERATION_ENDED, time_unix_ns=now_unix_ns, message=message, **fields)
         ins.emitter.finish(span, ledger)
         if span is not None and self._ended_by_us:
-            _quietly(lambda: span.end(end_time=now_unix_ns))
+            if getattr(span, "end_time", None) is None:
+                _quietly(lambda: span.end(end_time=now_unix_ns))
+            else:
+                active.count_misuse(
+                    f"the span of operation {self.name!r} was ended before it: leave its end to the operation"
+                )
 
     def leave_to_parent(self) -> None:
         """In a forked child: the parent process goes on with it, here it says nothing more.
@@ -504,7 +509,7 @@ class Operation:
             return NO_OPERATION.step(name)
 
     def _step_named(self, name: str, total: float | None, unit: str | None, initial: float) -> Step:
-        name = clean(str(name), semconv.MAX_NAME_CHARS)
+        name = _clean_step(str(name))
         with self._event_lock:
             step = self._steps.get(name)
             if step is None:
@@ -788,14 +793,25 @@ def _begun(
 
 
 def _clean_plan(plan: Plan) -> Plan:
-    """Names come from anywhere: none may carry control characters into a terminal or a log."""
+    """Names come from anywhere: none may carry control characters into a terminal or a log.
+
+    Steps whose names are the same once they are clean are one step.
+    """
     longest = semconv.MAX_NAME_CHARS
+    steps: dict[str, float] = {}
+    for step, weight in zip(plan.steps, plan.weights, strict=True):
+        steps.setdefault(_clean_step(step), weight)
     return plan._replace(
         name=clean(plan.name, longest) or "operation",
         label=None if plan.label is None else clean(str(plan.label), longest) or None,
-        steps=tuple(clean(step, longest) for step in plan.steps),
+        steps=tuple(steps),
+        weights=tuple(steps.values()),
         unit=None if plan.unit is None else clean(str(plan.unit), _MAX_UNIT_CHARS),
     )
+
+
+def _clean_step(name: str) -> str:
+    return clean(name, semconv.MAX_NAME_CHARS) or "step"
 
 
 def _or_started_in(context: Context, started_in: Context) -> Context:

@@ -5,7 +5,7 @@ An operation without steps counts on a step of its own without a name (index -1)
 
 from __future__ import annotations
 
-import math
+import sys
 import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from types import TracebackType
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 ROOT_INDEX: Final = -1
 MAX_COUNTERS: Final = 8
+_LARGEST: Final = sys.float_info.max
 
 
 class Tracked(Protocol):
@@ -244,10 +245,9 @@ class Step:
         with self._lock:
             completed: float | None = self._sum()
             total = self._total_now()
-            if not completed and total is None and not self._tracked:
-                completed = None
-            elif type(completed) is not int:
-                completed = as_count(completed)  # advance() takes any number, and looks at its sign only
+            # advance() takes any number, and looks at its sign only.
+            untold = not completed and total is None and not self._tracked
+            completed = None if untold else as_count(completed)
             return (
                 completed,
                 total,
@@ -398,13 +398,13 @@ class Step:
 
 
 def as_count(value: Any) -> float | None:
-    """A number that can be meant as a count (finite, not negative) as a plain int or float; else `None`.
+    """A number that can be meant as a count (not negative, finite as a double) as a plain int or float; else `None`.
 
     Numbers of other libraries (numpy, Decimal) are taken.
     """
     kind = type(value)
     if kind is int:
-        return value if value >= 0 else None
+        return value if 0 <= value <= _LARGEST else None
     if kind is not float:
         if isinstance(value, (str, bytes)):
             return None
@@ -412,4 +412,4 @@ def as_count(value: Any) -> float | None:
             value = int(value) if hasattr(value, "__index__") else float(value)
         except Exception:  # it is no number, or one too large, or its own conversion fails
             return None
-    return value if 0 <= value < math.inf else None
+    return value if 0 <= value <= _LARGEST else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from otelprogress import active
@@ -77,12 +77,17 @@ class ProgressTracker:
 
         Raises:
             UsageError: an operation of that id lives.
-            InvalidValue: an empty id, a weight or total that cannot be meant.
+            InvalidValue: no id, no list of names, a weight or total that cannot be meant.
         """
         if not operation_id:
             raise InvalidValue("operation_id is empty: give the operation an id")
-        if isinstance(steps, str):
-            raise InvalidValue(f"steps={steps!r}: give a list of names")
+        try:
+            hash(operation_id)
+        except TypeError:
+            raise InvalidValue(f"operation_id={operation_id!r}: give the operation an id") from None
+        for word, names in (("steps", steps), ("controls", controls)):
+            if isinstance(names, str) or not isinstance(names, Iterable):
+                raise InvalidValue(f"{word}={names!r}: give a list of names")
         for weight in steps.values() if isinstance(steps, Mapping) else ():
             if not as_count(weight):
                 raise InvalidValue(f"steps={steps!r}: weights are positive numbers")
@@ -231,13 +236,16 @@ class ProgressTracker:
     # --- parts ---------------------------------------------------------------------------------------------------
 
     def _live(self, operation_id: str, wanted: str) -> _Tracked:
-        tracked = self._operations.get(operation_id)
+        try:
+            tracked = self._operations.get(operation_id)
+        except TypeError:
+            raise UnknownOperation(f"operation {operation_id!r} was not started: that is no id") from None
         if tracked is not None:
             return tracked
         ended = self._ended.get(operation_id)
         if ended is not None:
             raise IllegalTransition(f"operation {operation_id!r}", ended, wanted)
-        started = ", ".join(list(self._operations)[:5]) or "none"
+        started = ", ".join(str(each) for each in list(self._operations)[:5]) or "none"
         raise UnknownOperation(f"operation {operation_id!r} was not started; started are: {started}")
 
     def _forget(self, operation_id: str, state: str) -> None:

@@ -669,3 +669,36 @@ def test_an_operation_that_ended_is_freed(said):
 
     gc.collect()
     assert gate() is None
+
+
+# --- what is not as it should be -----------------------------------------------------------------------------------
+
+
+def test_steps_that_are_the_same_once_clean_are_one_step(said):
+    with progress.operation("op", steps={"load": 2, "\x1b[31mload": 3, "\x1b[0m": 1}) as operation:
+        with progress.step("\x1b[0m") as last:
+            pass
+        assert operation.step("later").index == 2
+    assert said.started("op").steps == ("load", "step")
+    assert said.started("op").step_weights == (2.0, 1.0)
+    assert (last.name, last.index) == ("step", 1)
+
+
+def test_a_span_that_the_caller_ended_is_counted_and_costs_the_operation_nothing(exported, caplog):
+    with recording() as said:
+        with progress.operation("early") as operation:
+            operation.span.end()
+            progress.note("still here")
+        assert sum(active.misuses.values()) == 1
+    assert said.ended("early").state is State.SUCCEEDED
+    assert [event.message for event in said.of("operation.noted")] == ["still here"]
+    assert [span.name for span in exported.get_finished_spans()] == ["early"]
+    (line,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert line.startswith("the span of operation 'early' was ended before it")
+
+
+def test_counts_beyond_any_number_are_left_out_of_what_is_said(said):
+    with progress.operation("op") as operation:
+        operation.advance(10**400)
+        progress.note("here")
+    assert said.of("operation.noted")[0].completed is None

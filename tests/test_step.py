@@ -39,6 +39,7 @@ def test_a_word_is_an_annotation_and_ucum_stays(unit, ucum):
         (Decimal("1.5"), 1.5),
         (Fraction(1, 2), 0.5),
         (10**30, 10**30),
+        (10**400, None),
         (-1, None),
         (-0.5, None),
         (float("nan"), None),

@@ -112,3 +112,26 @@ def test_every_mistake_raises_whether_or_not_anything_is_configured(tracker, con
             mistakes()
     else:
         mistakes()
+
+
+@pytest.mark.parametrize("no_id", [[], ["job"], {}])
+def test_what_cannot_be_an_id_is_said_to_be_none(tracker, no_id):
+    with pytest.raises(InvalidValue, match="give the operation an id"):
+        tracker.start_operation(no_id)
+    with pytest.raises(UnknownOperation):
+        tracker.complete_operation(no_id)
+
+
+def test_any_hashable_id_does_and_can_be_listed(said, tracker):
+    tracker.start_operation(7)
+    with pytest.raises(UnknownOperation, match="started are: 7"):
+        tracker.complete_operation(8)
+    tracker.complete_operation(7)
+    assert said.started("7").label == "7"
+
+
+@pytest.mark.parametrize("word", ["steps", "controls"])
+@pytest.mark.parametrize("no_list", [5, None, "fetch"])
+def test_steps_and_controls_are_lists(tracker, word, no_list):
+    with pytest.raises(InvalidValue, match=f"{word}=.*give a list of names"):
+        tracker.start_operation("job", **{word: no_list})
