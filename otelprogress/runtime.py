@@ -234,7 +234,11 @@ class Runtime:
 
         settings = self.settings
         token = _token(settings.token_file)
-        runtime_file.ensure_private_folder(runtime_file.runtime_folder())
+        unwritable: OSError | None = None
+        try:
+            runtime_file.ensure_private_folder(runtime_file.runtime_folder())
+        except OSError as error:  # a read-only disk is no reason not to run
+            unwritable = error
         server = WebSocketServer(
             self.host,
             token=token,
@@ -246,6 +250,8 @@ class Runtime:
         server.start()
         self.server = server
         try:
+            if unwritable is not None:
+                raise unwritable
             self.runtime_path = runtime_file.write(server.url, token, service=self.instrumentation.service)
         except OSError as error:
             _logger.warning(

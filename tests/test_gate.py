@@ -54,7 +54,7 @@ def test_a_loop_that_a_blocking_source_holds_is_cancelled_at_its_next_item():
                 operations.append(operation)
                 try:
                     for n in progress.track(slow()):
-                        outcome.append(n)
+                        outcome.append(n)  # noqa: PERF402 - a loop is what is cancelled
                 except OperationCancelled as cancelled:
                     outcome.append(cancelled.reason)
 
@@ -110,7 +110,7 @@ def test_a_child_that_is_paused_sees_its_parents_cancel():
 
 
 async def test_on_a_running_loop_a_checkpoint_honours_cancel_and_never_blocks():
-    gate = Gate(lambda action: None)
+    gate = Gate(lambda _action: None)
     gate.pause()
     gate.check()
     gate.cancel()
@@ -153,8 +153,8 @@ async def test_an_async_checkpoint_stands_still_while_the_loop_goes_on():
 
 
 async def test_an_async_checkpoint_of_a_child_sees_its_parents_resume_and_cancel():
-    parent = Gate(lambda action: None)
-    child = Gate(lambda action: None, parent)
+    parent = Gate(lambda _action: None)
+    child = Gate(lambda _action: None, parent)
     parent.pause()
     task = asyncio.ensure_future(child.acheck())
     await asyncio.sleep(0)

@@ -308,3 +308,16 @@ def test_a_forked_child_starts_clean_and_the_parent_goes_on():
     eventually(lambda: not made.host.pending)
     view = made.host.view(operation.run_id)
     assert (view.state, view.step.completed, view.message) == (State.SUCCEEDED, 2, None)
+
+
+@pytest.mark.parametrize("folder", ["nowhere/below", "file"])
+def test_where_no_runtime_file_can_be_the_feed_runs_all_the_same(tmp_path, monkeypatch, caplog, folder):
+    (tmp_path / "nowhere").write_text("a file, below which no folder can be made")
+    monkeypatch.setenv("OTELPROGRESS_RUNTIME_DIR", str(tmp_path / "nowhere" / folder))
+    made = configure(feed="127.0.0.1:0", history=True)
+    assert made.server is not None
+    assert made.runtime_path is None
+    assert "OTELPROGRESS_LINK" not in os.environ
+    (line,) = [record.getMessage() for record in caplog.records if "runtime file" in record.getMessage()]
+    assert "needs --url" in line
+    assert list(progress.track([1, 2], "loop")) == [1, 2]
