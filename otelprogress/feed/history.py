@@ -41,7 +41,7 @@ MAX_PENDING: Final = 65_536
 _LINGER_S: Final = 0.1
 """Between two writes: starts and ends that come in a burst share a transaction."""
 _FORGET_EVERY_S: Final = 6 * 3600.0
-_MAX_BLOCK: Final = 1024
+_MAX_BLOCK: Final = 4096
 _AT_ONCE: Final = frozenset({"operation.started", "operation.ended"})
 _SOON: Final = frozenset({"step.started", "step.ended", "operation.state_changed"})
 _SOON_S: Final = 1.0

@@ -12,7 +12,7 @@ import sqlite3
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -65,6 +65,18 @@ CREATE TABLE IF NOT EXISTS steps (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS numbers (slug TEXT PRIMARY KEY, last INTEGER NOT NULL) WITHOUT ROWID;
 """
+CHUNK_ROWS: Final = 500
+"""Rows in one transaction: others wait no longer than these take."""
+
+
+def _put(table: str, columns: int) -> str:
+    """A statement that puts the rows of one JSON array of arrays."""
+    values = ", ".join(f"json_extract(value, '$[{column}]')" for column in range(columns))
+    return f"INSERT OR REPLACE INTO {table} SELECT {values} FROM json_each(?)"  # noqa: S608  our own names
+
+
+_PUT_RUNS: Final = _put("runs", 15)
+_PUT_STEPS: Final = _put("steps", 6)
 _BY_LABEL: Final = "label = ?1"
 _ENCODE: Final = msgspec.json.Encoder().encode
 _DECODE_VIEW: Final = msgspec.json.Decoder(OperationView).decode
@@ -175,20 +187,21 @@ class HistoryStore:
 
     # --- writing -------------------------------------------------------------------------------------------
 
-    def write(self, runs: Iterable[RunRow], steps: Iterable[tuple[str, StepView]], host: Process) -> None:
-        """Put runs and steps, replacing what was known of them, in one transaction."""
-        with self._transaction():
-            self._connection.executemany(
-                "INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (_run_values(row, host) for row in runs),
-            )
-            self._connection.executemany(
-                "INSERT OR REPLACE INTO steps VALUES (?, ?, ?, ?, ?, ?)",
-                (
-                    (run_id, step.index, step.name, step.state.value, _duration_s(step), _ENCODE(step))
-                    for run_id, step in steps
-                ),
-            )
+    def write(self, runs: Sequence[RunRow], steps: Sequence[tuple[str, StepView]], host: Process) -> None:
+        """Put runs and steps, replacing what was known of them; each chunk of them in one transaction.
+
+        A chunk is one statement: `sqlite3` gives the interpreter lock up at each row that it is handed, and next to
+        a busy main thread takes 5 ms to have it back.
+        """
+        for start in range(0, max(len(runs), len(steps)), CHUNK_ROWS):
+            end = start + CHUNK_ROWS
+            with self._transaction():
+                self._connection.execute(
+                    _PUT_RUNS, (_rows(_run_values(row, host) for row in runs[start:end]),)
+                )
+                self._connection.execute(
+                    _PUT_STEPS, (_rows(_step_values(run_id, step) for run_id, step in steps[start:end]),)
+                )
 
     def end(self, view: OperationView) -> bool:
         """Give a run its outcome, unless it has one by now. Returns whether it had none."""
@@ -216,11 +229,11 @@ class HistoryStore:
 
     def reserve_numbers(self, slug: str, count: int) -> int:
         """Take `count` numbers of the slug for this process alone. Returns the first of them; the very first is 1."""
-        with self._transaction():
-            row = self._connection.execute("SELECT last FROM numbers WHERE slug = ?", (slug,)).fetchone()
-            last: int = row[0] if row else 0
-            self._connection.execute("INSERT OR REPLACE INTO numbers VALUES (?, ?)", (slug, last + count))
-            return last + 1
+        (last,) = self._connection.execute(
+            "INSERT INTO numbers VALUES (?, ?) ON CONFLICT (slug) DO UPDATE SET last = last + excluded.last RETURNING last",
+            (slug, count),
+        ).fetchone()
+        return int(last) - count + 1
 
     def return_numbers(self, unused: Iterable[tuple[str, int, int]]) -> None:
         """Give back the end of reserved blocks, where nobody reserved after us: (slug, last used, last reserved)."""
@@ -369,8 +382,16 @@ def _run_values(row: RunRow, host: Process) -> tuple[object, ...]:
         host.identity,
         writer.pid if writer else None,
         writer.identity if writer else None,
-        _ENCODE(view),
+        msgspec.Raw(_ENCODE(view)),
     )
+
+
+def _step_values(run_id: str, step: StepView) -> tuple[object, ...]:
+    return (run_id, step.index, step.name, step.state.value, _duration_s(step), msgspec.Raw(_ENCODE(step)))
+
+
+def _rows(rows: Iterable[tuple[object, ...]]) -> str:
+    return _ENCODE(list(rows)).decode()
 
 
 def _duration_s(step: StepView) -> float | None:
