@@ -10,6 +10,8 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
+from otelprogress.imports import late
+
 if TYPE_CHECKING:
     from otelprogress import visualization as visualization
     from otelprogress.exceptions import AmbiguousOperation as AmbiguousOperation
@@ -95,7 +97,8 @@ def __getattr__(name: str) -> Any:
         if name == "visualization":
             return importlib.import_module("otelprogress.visualization")
         raise AttributeError(f"module 'otelprogress' has no attribute {name!r}")
-    value = getattr(importlib.import_module(home), name)
+    with late:
+        value = getattr(importlib.import_module(home), name)
     globals()[name] = value
     return value
 

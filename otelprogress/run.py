@@ -21,6 +21,7 @@ from opentelemetry.trace import SpanKind
 from otelprogress import active
 from otelprogress.exceptions import InvalidValue, OperationCancelled, UsageError
 from otelprogress.gate import Gate
+from otelprogress.imports import late
 from otelprogress.model import semconv
 from otelprogress.step import ROOT_INDEX, Counts, Step, in_ucum
 
@@ -767,7 +768,8 @@ def _begun(
     await_span: bool,
 ) -> Operation:
     if not _loaded:
-        _load()
+        with late:
+            _load()
     context = otel_context.get_current()
     current = active.step_of(context)
     if below is not None and below is not current:

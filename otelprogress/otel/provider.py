@@ -25,6 +25,7 @@ from opentelemetry.trace import (
     get_current_span,
 )
 
+from otelprogress.imports import late
 from otelprogress.model import semconv
 from otelprogress.otel import global_providers, span_tap
 from otelprogress.otel.registry import REGISTRY, TrackedSpan
@@ -239,9 +240,10 @@ class ProviderBinding:
     def _private_provider(self) -> SdkTracerProvider:
         with self._lock:
             if self._private is None:
-                from otelprogress.otel.private_provider import make_tracer_provider
+                with late:
+                    from otelprogress.otel.private_provider import make_tracer_provider
 
-                self._private = make_tracer_provider(self._sender, self._resource_attributes)
+                    self._private = make_tracer_provider(self._sender, self._resource_attributes)
             return self._private
 
     # --- the application's providers --------------------------------------------------------------------

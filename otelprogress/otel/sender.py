@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from otelprogress.imports import late
 from otelprogress.model import semconv
 from otelprogress.model.events import Event
 from otelprogress.otel.lane import Lane, LaneStats
@@ -357,7 +358,8 @@ class Sender:
             timeout_s = max(0.05, min(timeout_s, self._closing_at_s - time.monotonic()))
         try:
             if lane.transport is None:
-                lane.transport = self._open_transport(lane.signal, lane.endpoint)
+                with late:
+                    lane.transport = self._open_transport(lane.signal, lane.endpoint)
             return lane.transport.send(body, timeout_s)
         except Exception as error:
             self.internal_errors += 1
@@ -439,7 +441,8 @@ class Sender:
 
     def _encode_events(self, events: list[Event]) -> tuple[bytes, int]:
         if self._encoder is None:
-            from otelprogress.otel.otlp_encode import LogEncoder
+            with late:
+                from otelprogress.otel.otlp_encode import LogEncoder
 
             resource = self._resource
             try:
@@ -461,7 +464,8 @@ def _with_ratio(applied: Applied) -> Event:
 
 
 def _encode_spans(spans: list[Any]) -> tuple[bytes, int]:
-    from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+    with late:
+        from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 
     return encode_spans(spans).SerializeToString(), len(spans)
 

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from otelprogress.imports import LateImports, late
+
+FORK_DURING_AN_IMPORT = """
+import os, threading, time
+from otelprogress.imports import late
+
+importing = threading.Event()
+forking = threading.Event()
+half_imported = []
+
+def import_late():
+    with late:
+        half_imported.append("a module")
+        importing.set()
+        forking.wait(30)
+        time.sleep(0.05)  # gives a fork that does not wait the time to happen
+        half_imported.clear()
+
+os.register_at_fork(before=forking.set)
+threading.Thread(target=import_late).start()
+importing.wait(30)
+child = os.fork()
+if child == 0:
+    with late:  # nobody else's lock was left behind
+        os._exit(len(half_imported))
+raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+
+
+def test_a_fork_waits_until_no_thread_is_importing():
+    assert subprocess.run([sys.executable, "-c", FORK_DURING_AN_IMPORT], timeout=60).returncode == 0
+
+
+def test_a_fork_in_the_middle_of_an_import_of_its_own_thread_goes_on():
+    with late:
+        child = os.fork()
+        if child == 0:
+            with late:
+                os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_an_import_that_is_stuck_stops_no_fork(monkeypatch):
+    monkeypatch.setattr("otelprogress.imports.FORK_WAITS_S", 0.01)
+    stuck, entered, go_on = LateImports(), threading.Event(), threading.Event()
+
+    def import_late() -> None:
+        with stuck:
+            entered.set()
+            go_on.wait(30)
+
+    thread = threading.Thread(target=import_late)
+    thread.start()
+    entered.wait(30)
+    stuck.before_fork()
+    stuck.after_fork()  # in the parent: the importing thread still holds it
+    assert not stuck._lock.acquire(blocking=False)
+    copy = LateImports()
+    copy._lock, copy._forking = stuck._lock, stuck._forking
+    copy.after_fork_in_child()
+    with copy:
+        pass
+    go_on.set()
+    thread.join()
