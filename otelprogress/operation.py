@@ -77,7 +77,7 @@ class OperationPlan:
         self._adopt = adopt
         self._result = result
         self._span = span
-        self._entered: list[tuple[Operation, Context, Context]] = []
+        self._entered: dict[int, tuple[Operation, Context, Context]] = {}
 
     # --- with --------------------------------------------------------------------------------------------------
 
@@ -89,7 +89,7 @@ class OperationPlan:
         before = otel_context.get_current()
         inside = context_of(operation, before)
         otel_context.attach(inside)
-        self._entered.append((operation, before, inside))
+        self._entered[id(inside)] = (operation, before, inside)
         return operation
 
     def __exit__(
@@ -98,13 +98,16 @@ class OperationPlan:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if not self._entered:
-            return
+        # Several threads and tasks may be inside: each finds its own operation, by the context that it is in. Taking
+        # an entry out is one call that no other thread can come between.
         current = otel_context.get_current()
-        # Several threads and tasks may be inside: each finds its own operation.
-        entered = self._entered
-        mine = next((i for i, entry in enumerate(entered) if entry[2] is current), len(entered) - 1)
-        operation, before, inside = entered.pop(mine)
+        found = self._entered.pop(id(current), None)
+        if found is None:
+            try:
+                _, found = self._entered.popitem()
+            except KeyError:
+                return
+        operation, before, inside = found
         # Put back, not reset by token: a generator may be resumed in another context than it was entered in.
         if current is inside:
             otel_context.attach(before)

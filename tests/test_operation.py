@@ -3,7 +3,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import sys
 import threading
+import time
 import weakref
 
 import pytest
@@ -702,3 +704,29 @@ def test_counts_beyond_any_number_are_left_out_of_what_is_said(said):
         operation.advance(10**400)
         progress.note("here")
     assert said.of("operation.noted")[0].completed is None
+
+
+def test_any_number_of_threads_share_one_plan():
+    plan = progress.operation("shared")
+    ended: list[bool] = []
+
+    def work() -> None:
+        for _ in range(200):
+            with plan as operation:
+                assert progress.current_operation() is operation
+                time.sleep(0)
+            ended.append(operation.ended and active.step_of() is None)
+
+    switched_every_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with recording() as said:
+            threads = [threading.Thread(target=work) for _ in range(16)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+    finally:
+        sys.setswitchinterval(switched_every_s)
+    assert ended == [True] * 3200
+    assert len(said.of("operation.ended")) == 3200
