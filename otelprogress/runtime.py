@@ -318,7 +318,7 @@ class Runtime:
             lambda: self.sampler.close(left(0.2)),
             lambda: self._lose_live(detector, cause),
             self._detach,
-            self.host.drain,
+            lambda: self.host.drain(left(0.5)),
         ]
         if self.view is not None:
             view = self.view
@@ -340,7 +340,7 @@ class Runtime:
         if self.sender is not None:
             sender = self.sender
             steps.append(lambda: sender.shutdown(left()))
-        steps.append(self.host.close)
+        steps.append(lambda: self.host.close(left()))
         for step in steps:
             try:
                 step()

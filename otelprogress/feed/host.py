@@ -110,8 +110,10 @@ class Host:
             self._rung = True
             self._ring()
 
-    def drain(self) -> int:
+    def drain(self, timeout_s: float | None = None) -> int:
         """Reduce what is waiting, let due time pass in the hub, tell the listeners; how many were applied.
+
+        `timeout_s` ends it early, after 1,024 events at least; `None`: it ends when nothing waits.
 
         Any thread; a second one waits for the first. A call out of a listener does nothing: the outer one goes on.
         What other threads keep submitting meanwhile is left for the next drain, so that this one ends; `pending`
@@ -125,6 +127,7 @@ class Host:
                 count = 0
                 # A margin, so that what listeners answer is applied at once.
                 left = len(self._inbox) + _PASS_EVENTS
+                until_s = None if timeout_s is None else self.clock.monotonic_s() + timeout_s
                 while True:
                     taken, applied = self._reduce()
                     if applied:
@@ -132,6 +135,8 @@ class Host:
                         self._tell(applied)
                     left -= taken
                     if not self._inbox or left <= 0:
+                        break
+                    if until_s is not None and self.clock.monotonic_s() >= until_s:
                         break
             finally:
                 self._delivering = False
@@ -283,12 +288,24 @@ class Host:
         with self.lock:
             return self.hub.tree.resolve(text)
 
-    def close(self) -> None:
-        """Drain what is waiting and take nothing more. Readers go on working."""
+    def close(self, timeout_s: float | None = None) -> None:
+        """Drain what is waiting and take nothing more. Readers go on working.
+
+        What is not drained within `timeout_s` seconds is dropped and counted; `None`: everything is drained.
+        """
         self._closed = True
-        while self._inbox:
-            self.drain()
-        self.drain()
+        until_s = None if timeout_s is None else self.clock.monotonic_s() + timeout_s
+        while True:
+            left_s = None if until_s is None else until_s - self.clock.monotonic_s()
+            self.drain(left_s)
+            if not self._inbox:
+                return
+            if left_s is not None and left_s <= 0:
+                break
+        with self._delivery:
+            self.stats.dropped_durable += len(self._inbox)
+            self._inbox.clear()
+        self._complain()
 
     def reset_after_fork(self) -> None:
         """Make this copy usable in a forked child: new locks, nothing waiting, nobody woken or told.

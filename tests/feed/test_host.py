@@ -35,6 +35,21 @@ def test_an_inline_host_drains_on_the_submitting_thread():
     assert len(hub.published) == 1
 
 
+def test_closing_ends_in_time_and_counts_what_was_not_reduced():
+    class SlowHub(FakeHub):
+        def publish(self, event, now_unix_ns):
+            clock.advance(0.001)
+            return super().publish(event, now_unix_ns)
+
+    clock = ManualClock()
+    host = Host(SlowHub(), clock=clock)
+    for number in range(5000):
+        host.submit(noted(number + 1))
+    host.close(1.0)
+    assert host.stats.dropped_durable == 5000 - 1024
+    assert host.pending == 0
+
+
 def test_the_wake_rings_once_until_the_next_drain():
     host, _ = make_host()
     rings = []
