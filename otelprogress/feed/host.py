@@ -7,6 +7,7 @@ or the sampler's where there is no feed - reduces the events into the hub and te
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -200,9 +201,11 @@ class Host:
         if now_s - self._complained_at_s < _COMPLAIN_EVERY_S:
             return
         _LOG.warning(
-            "otelprogress dropped %d events: more than %d were waiting for the feed",
+            "otelprogress dropped %d events: %s",
             dropped - self._complained_of,
-            self._max_pending,
+            "the process leaves faster than they could be taken in"
+            if self._closed
+            else f"more than {self._max_pending} were waiting for the feed",
         )
         self._complained_at_s, self._complained_of = now_s, dropped
 
@@ -294,13 +297,12 @@ class Host:
         What is not drained within `timeout_s` seconds is dropped and counted; `None`: everything is drained.
         """
         self._closed = True
-        until_s = None if timeout_s is None else self.clock.monotonic_s() + timeout_s
+        until_s = math.inf if timeout_s is None else self.clock.monotonic_s() + timeout_s
         while True:
-            left_s = None if until_s is None else until_s - self.clock.monotonic_s()
-            self.drain(left_s)
+            self.drain(None if timeout_s is None else until_s - self.clock.monotonic_s())
             if not self._inbox:
                 return
-            if left_s is not None and left_s <= 0:
+            if self.clock.monotonic_s() >= until_s:
                 break
         with self._delivery:
             self.stats.dropped_durable += len(self._inbox)
