@@ -51,7 +51,7 @@ def run(effort: Effort) -> list[Row]:
     loggers = LoggerProvider()
     loggers.add_log_record_processor(BatchLogRecordProcessor(ForgetfulLogExporter()))
     _logs.set_logger_provider(loggers)
-    progress.configure(view="off", history=False, integrations=())
+    progress.configure(view="off", integrations=())
     try:
         return [*advancing(effort), *stepping(effort)]
     finally:

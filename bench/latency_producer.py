@@ -51,7 +51,7 @@ def ours(stack: ExitStack) -> tuple[Callable[[str], object], Callable[[], object
     """An operation's notes, on the feed of `configure()`."""
     import otelprogress as progress
 
-    progress.configure(view="off", history=False, feed="127.0.0.1:0")
+    progress.configure(view="off", feed="127.0.0.1:0")
     stack.callback(progress.shutdown)
     operation = stack.enter_context(progress.operation("latency"))
     runtime_file: dict[str, Any] = json.loads(Path(os.environ["OTELPROGRESS_LINK"]).read_text())

@@ -1,7 +1,7 @@
 """P1 and P2: what a loop wrapper costs per item, and what it costs to set one up.
 
 Every peer draws to a file that forgets, in its documented fastest form. otelprogress runs as `configure()` leaves
-it: sampler, host and feed are alive; only the bar is off, as the peers' bars go nowhere either.
+it: sampler, host, feed and history are alive; only the bar is off, as the peers' bars go nowhere either.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def run(effort: Effort) -> list[Row]:
     """All loop rows."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    progress.configure(view="off", history=False, integrations=())
+    progress.configure(view="off", integrations=())
     gc.disable()
     try:
         return [*sized(effort), *unsized(effort), *gated(effort), *set_up(effort)]

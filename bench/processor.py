@@ -15,7 +15,7 @@ SPANS = 20_000
 
 def run(effort: Effort) -> list[Row]:
     """Start and end of a span that no rule matches, with the processor bound to a live feed."""
-    progress.configure(view="off", history=False, integrations=())
+    progress.configure(view="off", integrations=())
     rules = [progress.SpanRule(name="import *", root_only=True, children="steps")]
     try:
         count = effort.times(SPANS)
