@@ -389,6 +389,9 @@ class Operation:
         ins = self.instrumentation
         completed, total, unit, initial, counters = step.snapshot()
         rooted = step.index == ROOT_INDEX
+        # Without an index counts are those of the current step: beside steps, the root's own have to say so.
+        counts = completed is not None or total is not None or counters is not None
+        unnamed_index = ROOT_INDEX if counts and self._steps else None
         said.setdefault("state", self._state)
         return Event(
             kind=kind,
@@ -400,7 +403,7 @@ class Operation:
             process_id=ins.process_id,
             sampled=self.sampled,
             step_name=None if rooted else step.name,
-            step_index=None if rooted else step.index,
+            step_index=unnamed_index if rooted else step.index,
             completed=completed,
             total=total,
             unit=unit,

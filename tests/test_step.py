@@ -90,3 +90,19 @@ def test_entering_a_step_of_an_operation_that_ended_is_misuse():
         with operation.step("late"):
             pass
     assert said.kinds() == ["operation.started", "operation.ended"]
+
+
+def test_counts_beside_the_steps_leave_the_counts_of_the_last_step_alone(progress_capture):
+    with progress.operation("load", steps=["read"]) as operation:
+        with operation.step("read") as read:
+            for _ in read.track(range(50)):
+                pass
+        operation.advance(2)
+        operation.note("two more")
+        for _ in operation.track([1, 2, 3]):
+            with operation.step("read"):
+                operation.root.advance()
+                operation.note("inside")
+    captured = progress_capture.one("load")
+    assert (captured.step("read").completed, captured.step("read").total) == (50, 50)
+    assert captured.view.ratio == 1
