@@ -519,15 +519,18 @@ def step(name: str, *, total: float | None = None, unit: str | None = None, init
 
 def advance(n: float = 1) -> None:
     """Count `n` more items of the current step done; see `Step.advance`."""
-    current: Any = _get_current().get(_KEY)
-    if current is not None:
-        try:
-            if n >= 0:
-                current._completed += n
-                return
-        except Exception:  # noqa: S110 - whatever kind of object it is: the slow way says what is wrong
-            pass
-        current.advance(n)
+    # As Step.advance does, in one frame: a call more would be a third of what this costs.
+    try:
+        if n >= 0:
+            _get_current()[_KEY]._completed += n  # type: ignore[attr-defined]  # a Step: nothing else stands there
+            return
+    except KeyError:  # no operation is current
+        return
+    except Exception:  # noqa: S110 - whatever kind of object it is: the slow way says what is wrong
+        pass
+    found = active.step_of()
+    if found is not None:
+        found.advance(n)
 
 
 def count(**counts: float) -> None:
