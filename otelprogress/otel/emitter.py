@@ -213,7 +213,8 @@ class ProgressEmitter:
                 ledger.folded_from_unix_ns,
             )
         held, ledger.held = ledger.held, None
-        for event in held or ():
+        # A copy, made in one C call: another thread may be holding back one more at this moment.
+        for event in list(held or ()):
             span_tap.add_own_event(span, event.kind, span_event_attributes(event), event.time_unix_ns)
 
     def _end_on_span(self, event: Event, span: Span, ledger: SpanLedger) -> None:

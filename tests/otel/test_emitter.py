@@ -236,3 +236,23 @@ def test_without_a_span_the_record_still_carries_the_events_ids(application):
     emitter.emit(started(), None, None)
     [record] = application.records()
     assert run_id(record.trace_id, record.span_id) == started().run_id
+
+
+def test_an_event_that_another_thread_holds_back_at_the_end_costs_the_span_nothing(exporter):
+    span, ledger = a_span(exporter), SpanLedger()
+    emitter = ProgressEmitter([].append, span_event_budget=10)
+    for one in [started(), *steps(20)]:
+        emitter.emit(one, span, ledger)
+    held, add_event = ledger.held, span.add_event
+
+    def add_while_another_thread_holds_back(*said: object) -> None:
+        held.append(step_started(99))
+        add_event(*said)
+
+    span.add_event = add_while_another_thread_holds_back
+    emitter.emit(ended(state=State.FAILED, error_type="ValueError"), span, ledger)
+    del span.add_event
+    span.end()
+    assert emitter.stats.span_errors == 0
+    assert span.events[-1].name == semconv.OPERATION_ENDED
+    assert span.status.status_code is StatusCode.ERROR
