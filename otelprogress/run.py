@@ -140,6 +140,7 @@ class Operation:
         "_plan",
         "_polls",
         "_result",
+        "_saying",
         "_sequence",
         "_span",
         "_started_unix_ns",
@@ -175,6 +176,8 @@ class Operation:
         self._polls: list[Poll] = []
         self._sequence = itertools.count(1)
         self._event_lock = threading.RLock()
+        self._saying: list[int] = []
+        """Threads that are just handing over an event of it."""
         self._span: Span | None = None
         self._ledger: SpanLedger | None = None
         self._ended_by_us = True
@@ -377,8 +380,16 @@ class Operation:
                 event = self._event(
                     kind, time_unix_ns or time.time_ns(), step or self._moved, next(self._sequence), fields
                 )
-            # Outside the lock: processors of the user's run in there. A host puts two that cross back in order.
-            ins.emitter.emit(event, self._span, self._ledger)
+            # A signal handler may have interrupted this very thread in here, with the span's lock held: what it says
+            # goes past the span. (A list: taking an entry out is one call, whatever other threads do.)
+            me = threading.get_ident()
+            span = None if me in self._saying else self._span
+            self._saying.append(me)
+            try:
+                # Outside the lock: processors of the user's run in there. A host puts two that cross back in order.
+                ins.emitter.emit(event, span, self._ledger)
+            finally:
+                self._saying.remove(me)
         except Exception as problem:
             active.count_misuse(f"an event could not be made: {type(problem).__name__}: {problem}")
 

@@ -20,6 +20,7 @@ import otelprogress as progress
 from otelprogress import active
 from otelprogress.exceptions import InvalidValue, OperationCancelled
 from otelprogress.model.events import State, StepState
+from otelprogress.otel import span_tap
 from tests.recording import recording
 
 
@@ -730,3 +731,25 @@ def test_any_number_of_threads_share_one_plan():
         sys.setswitchinterval(switched_every_s)
     assert ended == [True] * 3200
     assert len(said.of("operation.ended")) == 3200
+
+
+def test_what_a_signal_handler_says_does_not_wait_for_what_it_interrupted(exported, monkeypatch):
+    held = threading.Lock()  # as a span's own: whoever holds it must not ask for it again
+    put_on_span = span_tap.add_own_event
+    said_inside: list[bool] = []
+
+    def interrupted(*args: object) -> None:
+        said_inside.append(held.acquire(blocking=False))
+        if len(said_inside) == 1:
+            progress.note("from a handler")
+        put_on_span(*args)
+        held.release()
+
+    monkeypatch.setattr(span_tap, "add_own_event", interrupted)
+    with recording() as said:
+        with progress.operation("op"):
+            progress.note("interrupted")
+    assert said_inside
+    assert all(said_inside)
+    assert {event.message for event in said.of("operation.noted")} == {"interrupted", "from a handler"}
+    assert "otelprogress.operation.noted" in [event.name for event in exported.get_finished_spans()[0].events]

@@ -174,8 +174,8 @@ def _end(bar: Any) -> None:
     if read is None:
         return
     error = sys.exc_info()[1]
-    if error is read.outer_error:
-        error = None
+    if error is read.outer_error or isinstance(error, (StopIteration, StopAsyncIteration)):
+        error = None  # the latter is how an async bar hears that there are no more items
     done, total = read.done(), read.total
     read.step.let_go(read, worked_off=done - read.initial)
     operation = read.operation

@@ -156,6 +156,7 @@ async def test_async_iteration_and_gather_count(progress_capture: ProgressCaptur
         *(asyncio.sleep(0, number) for number in range(4)), desc="gathered", file=NOWHERE
     )
     assert progress_capture.one("async").completed == 3
+    assert progress_capture.one("async").outcome == "succeeded"
     assert progress_capture.one("gathered").completed == 4
 
 
