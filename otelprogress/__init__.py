@@ -51,7 +51,6 @@ if TYPE_CHECKING:
     from otelprogress.operation import set_total as set_total
     from otelprogress.operation import step as step
     from otelprogress.otel.emitter import ProgressEmitter as ProgressEmitter
-    from otelprogress.otel.instrumentor import ProgressInstrumentor as ProgressInstrumentor
     from otelprogress.otel.log_processor import ProgressLogProcessor as ProgressLogProcessor
     from otelprogress.otel.span_processor import ProgressSpanProcessor as ProgressSpanProcessor
     from otelprogress.propagation import propagate as propagate
@@ -77,7 +76,6 @@ _HOMES: Final = {
         "operation", "poll", "set_total", "step",
     ),
     "otelprogress.otel.emitter": ("ProgressEmitter",),
-    "otelprogress.otel.instrumentor": ("ProgressInstrumentor",),
     "otelprogress.otel.log_processor": ("ProgressLogProcessor",),
     "otelprogress.otel.span_processor": ("ProgressSpanProcessor",),
     "otelprogress.propagation": ("propagate",),

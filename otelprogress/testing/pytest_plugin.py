@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from otelprogress.testing.capture import ProgressCapture
+    from otelprogress.testing.capturing import ProgressCapture
 
 
 @pytest.fixture
 def progress_capture() -> Iterator[ProgressCapture]:
     """What the test's code reports: `progress_capture.one("nightly load").step("clean").counts`."""
-    from otelprogress.testing.capture import capture
+    from otelprogress.testing.capturing import capture
 
     with capture() as captured:
         yield captured

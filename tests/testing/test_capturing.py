@@ -7,7 +7,7 @@ from opentelemetry.util._once import Once
 
 import otelprogress as progress
 from otelprogress.otel.outlet import OUTLET
-from otelprogress.testing.capture import capture
+from otelprogress.testing.capturing import capture
 
 
 @pytest.fixture
