@@ -114,6 +114,9 @@ started_in: Context | None = None
 flush: Callable[[float], object] | None = None
 """Waits, at most so many seconds, until what was said has left this process; `None`: it stays in this process."""
 
+captured = False
+"""Whether a test captures what is reported: a `configure()` of the code under test must not take it away."""
+
 draws_bars = False
 """Whether a view of ours draws bars on the standard error: bars that others would draw there are shown by it."""
 

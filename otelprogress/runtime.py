@@ -448,7 +448,8 @@ def configure(
     Call it once, before or after the application's own OpenTelemetry set-up: providers that exist are used, those
     that appear later too, and none is ever set. `None` leaves a setting to the environment. A second call with the
     same settings does nothing, with others it warns and does nothing. In a child process of a configured one it
-    reports to the parent and opens no port. `OTELPROGRESS_DISABLED=1` makes it do nothing.
+    reports to the parent and opens no port. `OTELPROGRESS_DISABLED=1` makes it do nothing, and so does the pytest
+    fixture `progress_capture`: what the code under test reports is the test's.
 
     Args:
         service_name: `service.name` where the application has no provider that says it (`OTEL_SERVICE_NAME`).
@@ -484,7 +485,8 @@ def configure(
         strict=strict,
         integrations=tuple(integrations),
     )
-    _configure(settings, automatic=False)
+    if not active.captured:
+        _configure(settings, automatic=False)
 
 
 def configure_from_environment() -> None:

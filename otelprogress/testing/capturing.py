@@ -223,10 +223,12 @@ def capture() -> Iterator[ProgressCapture]:
         enclosing=active.enclosing_span_id,
     )
     before, active.current = active.current, capturing
+    was_captured, active.captured = active.captured, True
     try:
         yield ProgressCapture(host)
     finally:
         active.current = before
+        active.captured = was_captured
         host.close()
         capturing.binding.shutdown(0)
         OUTLET.restore(outlet)

@@ -63,3 +63,29 @@ def test_capture_is_the_function_also_after_the_fixture_was_used(progress_captur
     assert isinstance(progress_capture, ProgressCapture)
     with capture() as inner:
         assert inner.operations == []
+
+
+def test_code_under_test_may_configure_and_shut_down_and_is_captured_all_the_same(pytester: pytest.Pytester):
+    pytester.makepyfile(
+        """
+        import threading
+        import pytest
+        import otelprogress as progress
+
+        def main():
+            progress.configure()
+            with progress.operation("load"):
+                pass
+            progress.shutdown()
+
+        def test_main(progress_capture):
+            threads = threading.active_count()
+            main()
+            main()
+            assert [op.outcome for op in progress_capture.operations] == ["succeeded"] * 2
+            assert threading.active_count() == threads
+            with pytest.raises(progress.ProgressError):
+                progress.configure(view="loud")
+        """
+    )
+    pytester.runpytest_subprocess("-q").assert_outcomes(passed=1)
