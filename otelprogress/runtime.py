@@ -255,7 +255,8 @@ class Runtime:
             self.runtime_path = runtime_file.write(server.url, token, service=self.instrumentation.service)
         except OSError as error:
             _logger.warning(
-                "the runtime file could not be written (%s): `otelprogress watch` needs --url", error
+                "otelprogress: the runtime file could not be written (%s): `otelprogress watch` needs --url",
+                error,
             )
             return
         os.environ[LINK_VARIABLE] = str(self.runtime_path)
@@ -532,7 +533,7 @@ def _configure(settings: Settings, *, automatic: bool) -> None:
                 return
             if not existing.automatic or existing.instrumentation.live:
                 _logger.warning(
-                    "configure() was called before with other settings, which stay: call otelprogress.shutdown() first"
+                    "otelprogress: configure() was called before with other settings, which stay: call shutdown() first"
                 )
                 return
             existing.close(cause="configure() was called")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -34,7 +36,9 @@ def remark(line: str) -> None:
 
 
 def prepare_streams() -> None:
-    """A terminal that cannot show a character gets its number instead of an error."""
+    """A terminal that cannot show a character gets its number instead of an error; a closed stream, nothing."""
+    sys.stdout = sys.stdout or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - open until the exit
+    sys.stderr = sys.stderr or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - open until the exit
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:

@@ -222,7 +222,7 @@ class Sender:
         lost = {lane: lane.abandon() for lane in self._lanes.values() if not lane.off_reason and lane.waiting}
         if lost:
             _LOG.warning(
-                "not delivered before the exit: %s",
+                "otelprogress: not delivered before the exit: %s",
                 ", ".join(
                     f"{count} of {lane.signal} to {lane.endpoint.authority}"
                     + (f" ({lane.last_failure})" if lane.last_failure else "")
@@ -346,7 +346,7 @@ class Sender:
             lane.settle(answer, now_s, closing_left_s=None if closing_at_s is None else closing_at_s - now_s)
             if lane.off_reason:
                 _LOG.warning(
-                    "%s does not take %s (%s): no more of them are sent",
+                    "otelprogress: %s does not take %s (%s): no more of them are sent",
                     lane.endpoint.authority,
                     lane.signal,
                     lane.off_reason,
@@ -437,7 +437,9 @@ class Sender:
             for lane in self._lanes.values()
             if lane.last_failure and (lane in failing or newly_lost)
         )
-        _LOG.warning("telemetry is not getting through: %s; %d lost", told or "spool full", newly_lost)
+        _LOG.warning(
+            "otelprogress: telemetry is not getting through: %s; %d lost", told or "spool full", newly_lost
+        )
 
     def _encode_events(self, events: list[Event]) -> tuple[bytes, int]:
         if self._encoder is None:

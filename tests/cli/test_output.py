@@ -38,3 +38,16 @@ def test_a_reader_that_goes_away_ends_a_command_without_a_word():
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(20) == 0
+
+
+def test_a_command_without_an_output_or_an_error_stream_ends_as_ever():
+    for closed in (1, 2):
+        result = subprocess.run(
+            [sys.executable, "-m", "otelprogress.cli.main", "list"],
+            preexec_fn=lambda closed=closed: os.close(closed),  # noqa: PLW1509 - no thread runs here
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert (result.returncode, "Traceback" in result.stdout + result.stderr) == (0, False)

@@ -52,7 +52,7 @@ def test_a_process_whose_endpoint_is_dead_says_one_line_and_leaves(protocol):
     done = run(PROGRAM, OTEL_EXPORTER_OTLP_ENDPOINT=dead_url(), OTEL_EXPORTER_OTLP_PROTOCOL=protocol)
     assert done.returncode == 0
     [line] = done.stderr.splitlines()
-    assert line.startswith("not delivered before the exit: ")
+    assert line.startswith("otelprogress: not delivered before the exit: ")
 
 
 def test_a_process_whose_endpoint_hangs_says_one_line_and_leaves():
