@@ -80,6 +80,14 @@ class Gate:
             except RuntimeError:  # that loop was closed: nobody waits any more
                 continue
 
+    def reset_after_fork(self) -> None:
+        """In a forked child: new locks, and a pause is over: nobody is there who could end it."""
+        self._condition = threading.Condition()
+        self._waiters = []
+        self.paused = False
+        for chunks in list(self._loops):
+            chunks.reset_after_fork()
+
     # --- the obeying side --------------------------------------------------------------------------------------
 
     def closed_by(self) -> Gate | None:
@@ -212,6 +220,10 @@ class Chunks:
         with self._lock:
             # One C call, so no item can be handed out half way: what the list holds was not handed out.
             self._done -= len(list(self._left))
+
+    def reset_after_fork(self) -> None:
+        """In a forked child: a thread that counted here may have held the lock."""
+        self._lock = threading.RLock()
 
     def count(self) -> int:
         """Items handed out so far."""

@@ -365,6 +365,8 @@ class Operation:
         self._event_lock = threading.RLock()
         for step in (self.root, *self._steps.values()):
             step._lock = threading.RLock()
+        if self._gate is not None:
+            self._gate.reset_after_fork()
         self._polls.clear()
         self.ended = self.inherited = True
 

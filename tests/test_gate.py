@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import threading
 
 import pytest
@@ -165,3 +167,32 @@ async def test_an_async_checkpoint_of_a_child_sees_its_parents_resume_and_cancel
     await asyncio.to_thread(parent.cancel, "enough")
     with pytest.raises(OperationCancelled, match="enough"):
         await task
+
+
+def test_a_forked_child_goes_on_whatever_the_threads_of_its_parent_held():
+    held, go_on = threading.Event(), threading.Event()
+    with recording(), progress.operation("train", controls=["pause"]) as operation:
+        loop = progress.track(range(200_000))
+        next(loop)
+        ((tracked, _),) = operation.root._tracked
+
+        def count() -> None:
+            with operation._gate._condition, tracked._chunks._lock:
+                held.set()
+                go_on.wait(30)
+
+        thread = threading.Thread(target=count)
+        thread.start()
+        held.wait(30)
+        operation._gate.paused = True
+        child = os.fork()
+        if child == 0:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)  # stuck, it dies
+            signal.alarm(20)
+            operation.leave_to_parent()
+            os._exit(0 if sum(1 for _ in loop) == 199_999 else 1)
+        go_on.set()
+        thread.join()
+        operation.resume()
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert sum(1 for _ in loop) == 199_999
