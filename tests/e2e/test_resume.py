@@ -113,5 +113,12 @@ def test_every_durable_event_arrives_exactly_once_and_in_order_through_200_reset
 def test_without_resume_the_same_cuts_lose_events(seed: int):
     """The check above can fail: this is what it catches."""
     got = cut_and_collect(resume=False, seed=seed, cuts=20, events=20 * PER_CUT)
-    whole = {f"load {run}": expected(20 * PER_CUT) for run in range(1, RUNS + 1)}
-    assert got["seen"] != whole
+    whole = expected(20 * PER_CUT)
+    assert set(got["seen"]) <= {f"load {run}" for run in range(1, RUNS + 1)}
+    missing = 0
+    for seen in got["seen"].values():
+        # Some are missing; none came twice or out of order: nothing but the gaps between connections is at work.
+        rest = iter(whole)
+        assert all(one in rest for one in seen)
+        missing += len(whole) - len(seen)
+    assert missing
