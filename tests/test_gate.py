@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import threading
 
@@ -11,6 +10,7 @@ import otelprogress as progress
 from otelprogress.exceptions import OperationCancelled
 from otelprogress.gate import Gate
 from otelprogress.model.events import State
+from tests.forking import exit_code, forked
 from tests.recording import recording
 from tests.waiting import aeventually, eventually
 
@@ -185,14 +185,16 @@ def test_a_forked_child_goes_on_whatever_the_threads_of_its_parent_held():
         thread.start()
         held.wait(30)
         operation._gate.paused = True
-        child = os.fork()
-        if child == 0:
+
+        def go_on_in_child() -> bool:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)  # stuck, it dies
             signal.alarm(20)
             operation.leave_to_parent()
-            os._exit(0 if sum(1 for _ in loop) == 199_999 else 1)
+            return sum(1 for _ in loop) == 199_999
+
+        child = forked(go_on_in_child)
         go_on.set()
         thread.join()
         operation.resume()
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert exit_code(child) == 0
         assert sum(1 for _ in loop) == 199_999

@@ -12,6 +12,7 @@ from otelprogress.imports import LateImports, late
 FORK_DURING_AN_IMPORT = """
 import os, threading, time
 from otelprogress.imports import late
+from tests.forking import exit_code, forked
 
 importing = threading.Event()
 forking = threading.Event()
@@ -44,11 +45,12 @@ def test_a_fork_waits_until_no_thread_is_importing():
 
 def test_a_fork_in_the_middle_of_an_import_of_its_own_thread_goes_on():
     with late:
-        child = os.fork()
-        if child == 0:
+
+        def import_something() -> bool:
             with late:
-                os._exit(0)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+                return True
+
+        assert exit_code(forked(import_something)) == 0
 
 
 def test_an_import_that_is_stuck_stops_no_fork(monkeypatch):

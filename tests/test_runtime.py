@@ -19,6 +19,7 @@ from otelprogress.exceptions import InvalidValue
 from otelprogress.feed import runtime_file
 from otelprogress.feed.history import History
 from otelprogress.model.events import State
+from tests.forking import exit_code, forked
 from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[1]
@@ -293,17 +294,15 @@ def test_a_public_name_stays_what_it_is_after_its_module_was_imported():
 def test_a_forked_child_starts_clean_and_the_parent_goes_on():
     made = configure()
     with progress.operation("load") as operation:
-        pid = os.fork()
-        if pid == 0:
-            try:
-                assert progress.current_operation().name == ""
-                assert active.current is None
-                progress.advance(100)
-                operation.note("nobody hears")
-                os._exit(0)
-            except BaseException:
-                os._exit(1)
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+        def speak() -> bool:
+            assert progress.current_operation().name == ""
+            assert active.current is None
+            progress.advance(100)
+            operation.note("nobody hears")
+            return True
+
+        assert exit_code(forked(speak)) == 0
         operation.advance(2)
     eventually(lambda: not made.host.pending)
     view = made.host.view(operation.run_id)

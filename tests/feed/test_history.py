@@ -22,6 +22,7 @@ from otelprogress.model import semconv
 from otelprogress.model.estimate import Baseline
 from otelprogress.model.events import Event, FeedEvent, OperationView, State, StepState, StepView
 from otelprogress.model.tree import OperationTree
+from tests.forking import exit_code, forked
 from tests.waiting import eventually
 
 S = 1_000_000_000
@@ -471,13 +472,14 @@ def test_from_four_runs_on_a_baseline_has_quartiles(history: History) -> None:
 def test_a_forked_child_leaves_the_file_alone(history: History) -> None:
     history(applied("operation.started", view(1)))
     history.flush()
-    pid = os.fork()
-    if pid == 0:
+
+    def record() -> bool:
         history(applied("operation.started", view(2)))
         history.flush()
         history.close()
-        os._exit(0 if history.next_number("x") == 1 and history.operations() == [] else 1)
-    assert os.waitpid(pid, 0)[1] == 0
+        return history.next_number("x") == 1 and history.operations() == []
+
+    assert exit_code(forked(record)) == 0
     assert len(history.operations()) == 1
 
 

@@ -18,6 +18,7 @@ from otelprogress.model.events import State
 from tests.feed.fakes import ended, noted, progressed, run_id, started
 from tests.feed.family import REPORTING_CHILD, Parent, reporting, serving_parent
 from tests.feed.serving import TOKEN, real_host
+from tests.forking import forked
 from tests.waiting import eventually
 
 
@@ -169,13 +170,15 @@ def test_a_forked_child_leaves_the_link_to_its_parent(parent: Parent):
     with reporting(parent) as (host, link):
         host.submit(started())
         assert link.flush(10, acknowledged=True)
-        pid = os.fork()
-        if pid == 0:
+
+        def stay() -> bool:
             link.abandon()
             host.reset_after_fork()
             link.close()
             signal.pause()
-            os._exit(0)
+            return True
+
+        pid = forked(stay)
         try:
             host.submit(ended(2))
             assert link.flush(10, acknowledged=True)
