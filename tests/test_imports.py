@@ -8,11 +8,11 @@ import threading
 import pytest
 
 from otelprogress.imports import LateImports, late
+from tests.forking import exit_code, forked
 
 FORK_DURING_AN_IMPORT = """
 import os, threading, time
 from otelprogress.imports import late
-from tests.forking import exit_code, forked
 
 importing = threading.Event()
 forking = threading.Event()
