@@ -10,6 +10,7 @@ Left alone: `tqdm.pandas` before its first bar, and bars made before tqdm was wr
 
 from __future__ import annotations
 
+import atexit
 import functools
 import re
 import sys
@@ -33,15 +34,21 @@ _DEFAULT_UNIT: Final = "it"
 class _Bar:
     """One bar, as something that a step can read (`step.Tracked`)."""
 
-    __slots__ = ("_bar", "initial", "operation", "outer_error", "step")
+    __slots__ = ("_bar", "around", "initial", "operation", "outer_error", "place", "step")
 
     over: Final = False
     """It is let go at once when it is closed."""
 
-    def __init__(self, bar: Any, step: Step, operation: Operation | None) -> None:
+    def __init__(
+        self, bar: Any, step: Step, operation: Operation | None, around: Step | None, place: object
+    ) -> None:
         self._bar = bar
         self.step = step
         self.operation = operation
+        self.around = around
+        """The step that was current when the bar was made."""
+        self.place = place
+        """The thread or task that made it."""
         self.initial = self.done()
         self.outer_error = sys.exc_info()[1]
         """What was being handled when the bar was made: not this bar's failure."""
@@ -69,6 +76,8 @@ def install() -> None:
     """Wrap tqdm now if it is imported, else when it is. Calling it again changes nothing."""
     import wrapt
 
+    atexit.unregister(_end_complete)
+    atexit.register(_end_complete)
     wrapt.register_post_import_hook(_wrap_module, "tqdm.std")
 
 
@@ -107,22 +116,42 @@ def _begin(bar: Any, iterable: object = None, desc: str | None = None, *_: objec
     ins = active.instrumentation()
     if ins is None or active.current is None:
         return
-    step = active.step_of()
+    around = step = active.step_of()
+    place = where()
     unit = options.get("unit", _DEFAULT_UNIT)
     unit = None if unit == _DEFAULT_UNIT else unit
     operation: Operation | None = None
     if desc or step is None:
         title = (desc or "").strip().rstrip(":").strip() or _caller()
         # Names stay of low cardinality: "epoch 3" and "epoch 4" are two runs of one operation.
-        operation = begin(ins, Plan(name=re.sub(r"\d+", "#", title)), title=title, below=step)
+        operation = begin(
+            ins, Plan(name=re.sub(r"\d+", "#", title)), title=title, below=_enclosing(around, place)
+        )
         step = operation.root
-    read = _Bar(bar, step, operation)
-    if step.take_on(read, unit=unit, initial=read.initial, where=where()):
+    read = _Bar(bar, step, operation, around, place)
+    if step.take_on(read, unit=unit, initial=read.initial, where=place):
         _bars[bar] = read
         if getattr(bar, "disable", False):
             bar.update = functools.partial(_update_disabled, bar)
     elif operation is not None:
         operation.end()
+
+
+def _enclosing(around: Step | None, place: object) -> Step | None:
+    """Where a bar's operation belongs: below the bar whose loop it stands in, if no operation is in between."""
+    read: _Bar
+    for bar, read in reversed(list(_bars.items())):
+        loops = getattr(bar, "iterable", None) is not None
+        if read.operation is not None and loops and read.place == place and read.around is around:
+            return read.operation.root
+    return around
+
+
+def _end_complete() -> None:
+    """At the exit: a bar that nobody closed and that has all its items did not die."""
+    for bar, read in list(_bars.items()):
+        if read.total is not None and read.done() >= read.total:
+            _guarded(_end, bar)
 
 
 def _caller() -> str:

@@ -62,6 +62,32 @@ def test_a_described_bar_inside_an_operation_is_its_child(progress_capture: Prog
     assert {epoch.parent_id for epoch in epochs} == {train.id}
 
 
+def test_a_described_bar_inside_the_loop_of_another_is_its_child(progress_capture: ProgressCapture) -> None:
+    for _ in tqdm_std.tqdm(range(2), desc="files", file=NOWHERE):
+        for _ in tqdm_std.tqdm(range(3), desc="lines", file=NOWHERE):
+            pass
+    files = progress_capture.one("files")
+    assert {lines.parent_id for lines in progress_capture.all("lines")} == {files.id}
+
+
+def test_bars_side_by_side_are_not_inside_one_another(progress_capture: ProgressCapture) -> None:
+    left, right = (tqdm_std.tqdm(total=1, desc=side, file=NOWHERE) for side in ("left", "right"))
+    for bar in (left, right):
+        bar.update(1)
+        bar.close()
+    assert {operation.parent_id for operation in progress_capture.operations} == {None}
+
+
+def test_a_complete_bar_that_nobody_closed_succeeds_at_the_exit(progress_capture: ProgressCapture) -> None:
+    complete, half = (tqdm_std.tqdm(total=2, desc=name, file=NOWHERE) for name in ("complete", "half"))
+    complete.update(2)
+    half.update(1)
+    tqdm_bridge._end_complete()
+    assert progress_capture.one("complete").outcome == "succeeded"
+    assert progress_capture.one("half").outcome is None
+    half.close()
+
+
 def test_an_inner_bar_without_description_does_not_add_to_the_outer_one(
     progress_capture: ProgressCapture,
 ) -> None:
