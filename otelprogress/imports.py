@@ -8,10 +8,12 @@ fork waits until nobody is inside.
 
 from __future__ import annotations
 
+import importlib
 import os
 import threading
+from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Final
+from typing import Any, Final
 
 FORK_WAITS_S: Final = 2.0
 """At most so long: an import that is stuck must not stop the application from forking."""
@@ -60,6 +62,20 @@ class LateImports:
 
 
 late: Final = LateImports()
+
+
+def fetch(into: dict[str, Any], homes: Mapping[str, Sequence[str]]) -> None:
+    """Import what a module named for type checkers only.
+
+    Args:
+        into: the module's `globals()`.
+        homes: modules → names of theirs.
+    """
+    for home, names in homes.items():
+        module = importlib.import_module(home)
+        for name in names:
+            into[name] = getattr(module, name)
+
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(

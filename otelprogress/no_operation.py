@@ -5,7 +5,8 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from otelprogress.run import Operation, Plan
+from otelprogress.plan import Plan
+from otelprogress.run import Operation
 from otelprogress.step import ROOT_INDEX, Step
 
 if TYPE_CHECKING:

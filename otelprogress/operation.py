@@ -17,7 +17,8 @@ from otelprogress import active
 from otelprogress.exceptions import InvalidValue
 from otelprogress.model import semconv
 from otelprogress.no_operation import NO_OPERATION, NoOperation
-from otelprogress.run import AttributeScalar, Operation, Plan, begin, context_of
+from otelprogress.plan import AttributeScalar, Plan
+from otelprogress.run import Operation, begin, context_of
 from otelprogress.step import Step, as_count
 
 if TYPE_CHECKING:

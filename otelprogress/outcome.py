@@ -20,6 +20,7 @@ from otelprogress.model.events import State
 from otelprogress.model.redaction import allowed_attributes, redact, redacted
 from otelprogress.model.text import clean
 from otelprogress.otel.registry import REGISTRY
+from otelprogress.plan import AttributeScalar, Plan
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -27,8 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "as_result",
-    "clean",
     "clean_message",
+    "clean_plan",
+    "clean_step",
     "clean_title",
     "error_fields",
     "outcome_of",
@@ -37,7 +39,7 @@ __all__ = [
     "type_name",
 ]
 
-AttributeScalar = str | bool | int | float
+_MAX_UNIT_CHARS: Final = 63
 MAX_STACKTRACE_CHARS: Final = 16_384
 
 
@@ -83,6 +85,29 @@ def clean_message(message: str) -> str:
 def clean_title(title: str) -> str:
     """A title as it may be shown: one line of at most 120 characters."""
     return clean(title, semconv.MAX_TITLE_CHARS)
+
+
+def clean_plan(plan: Plan) -> Plan:
+    """Names come from anywhere: none may carry control characters into a terminal or a log.
+
+    Steps whose names are the same once they are clean are one step.
+    """
+    longest = semconv.MAX_NAME_CHARS
+    steps: dict[str, float] = {}
+    for step, weight in zip(plan.steps, plan.weights, strict=True):
+        steps.setdefault(clean_step(step), weight)
+    return plan._replace(
+        name=clean(plan.name, longest) or "operation",
+        label=None if plan.label is None else clean(str(plan.label), longest) or None,
+        steps=tuple(steps),
+        weights=tuple(steps.values()),
+        unit=None if plan.unit is None else clean(str(plan.unit), _MAX_UNIT_CHARS),
+    )
+
+
+def clean_step(name: str) -> str:
+    """A step's name as it may be shown; never empty."""
+    return clean(name, semconv.MAX_NAME_CHARS) or "step"
 
 
 def shown(attributes: Mapping[str, AttributeScalar]) -> dict[str, AttributeScalar] | None:

@@ -1,43 +1,43 @@
-"""One live operation: what it says, when it begins and ends. `operation()` and `track()` make these.
+"""One live operation: when it begins and ends, and its steps. `operation()` and `track()` make these.
 
-Longer than most modules here because `Operation` is one class, most of it docstrings of its public methods.
+What it says stands in `voice`, what it obeys in `commands`, its counts in `counting`.
 """
 
 # ruff: noqa: TC004 - `_load` fetches these names when the first operation begins
 
 from __future__ import annotations
 
-import itertools
 import threading
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, overload
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
-from opentelemetry.trace import SpanKind
 
-from otelprogress import active
-from otelprogress.exceptions import InvalidValue, OperationCancelled, UsageError
-from otelprogress.gate import Gate
-from otelprogress.imports import late
+from otelprogress import active, commands, voice
+from otelprogress.commands import Commanded
+from otelprogress.counting import Counting
+from otelprogress.exceptions import OperationCancelled
+from otelprogress.imports import fetch, late
 from otelprogress.model import semconv
-from otelprogress.step import ROOT_INDEX, Counts, Step, in_ucum
+from otelprogress.plan import Plan
+from otelprogress.step import ROOT_INDEX, Step, in_ucum
 
 if TYPE_CHECKING:
     # At run time these come with the first operation (`_load`): whoever never begins one does not pay for them.
     from opentelemetry.context import Context
-    from opentelemetry.trace import Link, Span
+    from opentelemetry.trace import Span
 
     from otelprogress.active import Instrumentation
-    from otelprogress.model.events import Event, Source, State, StepState, run_id
+    from otelprogress.model.events import State, StepState, run_id
     from otelprogress.otel.emitter import SpanLedger
     from otelprogress.otel.span_processor import Claim, claim_next_span
     from otelprogress.outcome import (
         as_result,
-        clean,
         clean_message,
+        clean_plan,
+        clean_step,
         clean_title,
         error_fields,
         outcome_of,
@@ -47,68 +47,39 @@ if TYPE_CHECKING:
     )
     from otelprogress.poller import Poll
 
-T = TypeVar("T")
-AttributeScalar = str | bool | int | float
+__all__ = ["MAX_STEPS", "Operation", "Plan", "begin", "context_of"]
 
+MAX_STEPS: Final = 10_000
+_FETCHED: Final = {
+    "otelprogress.model.events": ("State", "StepState", "run_id"),
+    "otelprogress.otel.emitter": ("SpanLedger",),
+    "otelprogress.otel.span_processor": ("claim_next_span",),
+    "otelprogress.outcome": (
+        "as_result",
+        "clean_message",
+        "clean_plan",
+        "clean_step",
+        "clean_title",
+        "error_fields",
+        "outcome_of",
+        "parent_span_id",
+        "shown",
+        "type_name",
+    ),
+}
 _loaded = False
-_MAX_UNIT_CHARS: Final = 63
-_OF_OUTCOME: Final = (
-    "as_result",
-    "clean",
-    "clean_message",
-    "clean_title",
-    "error_fields",
-    "outcome_of",
-    "parent_span_id",
-    "shown",
-    "type_name",
-)
 
 
 def _load() -> None:
     """Import what only operations need, once."""
     global _loaded
-    from otelprogress import outcome
-    from otelprogress.model import events
-    from otelprogress.otel import emitter, span_processor
-
-    names: dict[str, Any] = globals()
-    for module, wanted in (
-        (events, ("Event", "Source", "State", "StepState", "run_id")),
-        (outcome, _OF_OUTCOME),
-        (emitter, ("SpanLedger",)),
-        (span_processor, ("claim_next_span",)),
-    ):
-        for name in wanted:
-            names[name] = getattr(module, name)
+    fetch(globals(), _FETCHED)
+    voice.load()
+    commands.load()
     _loaded = True
 
 
-LEVELS: Final = frozenset({"info", "warning", "error"})
-MAX_STEPS: Final = 10_000
-
-
-class Plan(NamedTuple):
-    """What is said about an operation when it begins; see `operation()` for the meaning of each."""
-
-    name: str
-    label: str | None = None
-    steps: tuple[str, ...] = ()
-    weights: tuple[float, ...] = ()
-    controls: tuple[str, ...] = ()
-    attempt: int | None = None
-    weight: float | None = None
-    expected_children: int | None = None
-    stall_after_s: float | None = None
-    total: float | None = None
-    unit: str | None = None
-    initial: float = 0
-    attributes: Mapping[str, AttributeScalar] = MappingProxyType({})
-    kind: SpanKind = SpanKind.INTERNAL
-    links: Sequence[Link] = ()
-
-
-class Operation:
+class Operation(Commanded, Counting):
     """One execution of an operation, from its begin to its end. Every method may be called from any thread.
 
     Attributes:
@@ -124,95 +95,46 @@ class Operation:
 
     __slots__ = (
         "_awaits_span",
-        "_cancel_said",
         "_claim",
         "_ended_by_us",
-        "_event_lock",
-        "_gate",
-        "_ins",
-        "_ledger",
-        "_message",
-        "_message_said",
-        "_moved",
-        "_open",
         "_parent_context",
         "_parent_span_id",
         "_plan",
         "_polls",
         "_result",
-        "_saying",
-        "_sequence",
-        "_span",
         "_started_unix_ns",
-        "_state",
-        "_step",
-        "_steps",
-        "ended",
-        "gate",
         "inherited",
         "label",
-        "name",
-        "root",
-        "run_id",
-        "sampled",
         "title",
     )
 
     def __init__(self, ins: Instrumentation | None, plan: Plan, title: str, parent: Operation | None) -> None:
-        self._ins = ins
+        root = Step(self, "", ROOT_INDEX)
+        super().__init__(
+            ins,
+            plan.name,
+            root,
+            controls=plan.controls,
+            above=None if parent is None else parent.gate,
+        )
         self._plan = plan
-        self.name = plan.name
         self.title = title
         self.label = plan.label
-        self.run_id = ""
-        self.sampled = True
-        self.ended = False
         self.inherited = False
-        self.root = Step(self, "", ROOT_INDEX)
-        self._step = self.root
-        self._moved = self.root
-        self._steps: dict[str, Step] = {}
-        self._open: list[Step] = []
         self._polls: list[Poll] = []
-        self._sequence = itertools.count(1)
-        self._event_lock = threading.RLock()
-        self._saying: list[int] = []
-        """Threads that are just handing over an event of it."""
-        self._span: Span | None = None
-        self._ledger: SpanLedger | None = None
         self._ended_by_us = True
         self._awaits_span = False
-        self._cancel_said = False
         self._claim: Claim | None = None
         self._parent_context: Context | None = None
         self._parent_span_id = ""
         self._started_unix_ns = 0
-        self._state: State | None = None
-        self._message: str | None = None
-        self._message_said: str | None = None
         self._result: str | None = None
-        inherited = None if parent is None else parent.gate
-        declared = "cancel" in plan.controls or "pause" in plan.controls
-        self._gate = Gate(self._command_applied, inherited) if declared else None
-        self.gate: Gate | None = self._gate or inherited
-        """What loops and checkpoints obey: its own, else the nearest ancestor's; `None`: nobody can command it."""
         for name, weight in zip(plan.steps, plan.weights, strict=True):
             self._steps[name] = Step(self, name, len(self._steps), weight)
         if plan.total is not None or plan.unit is not None:
-            self.root._total, self.root._unit = plan.total, in_ucum(plan.unit)
+            root._total, root._unit = plan.total, in_ucum(plan.unit)
         if plan.initial:
-            self.root._completed = self.root._initial = plan.initial
-
-    @property
-    def instrumentation(self) -> Instrumentation:
-        """What it reports through."""
-        assert self._ins is not None
-        return self._ins
-
-    @property
-    def controls(self) -> tuple[str, ...]:
-        """What it accepts: `cancel`, `pause`, `input` or own signal names; nothing by default."""
-        return self._plan.controls
+            root._completed = root._initial = plan.initial
 
     @property
     def span(self) -> Span:
@@ -370,130 +292,6 @@ class Operation:
         self._polls.clear()
         self.ended = self.inherited = True
 
-    # --- saying ----------------------------------------------------------------------------------------------------
-
-    def _say(
-        self, kind: str, *, time_unix_ns: int | None = None, step: Step | None = None, **fields: Any
-    ) -> None:
-        """One durable event, with the current step and its counts."""
-        ins = self.instrumentation
-        try:
-            with self._event_lock:
-                event = self._event(
-                    kind, time_unix_ns or time.time_ns(), step or self._moved, next(self._sequence), fields
-                )
-            # A signal handler may have interrupted this very thread in here, with the span's lock held: what it says
-            # goes past the span. (A list: taking an entry out is one call, whatever other threads do.)
-            me = threading.get_ident()
-            span = None if me in self._saying else self._span
-            self._saying.append(me)
-            try:
-                # Outside the lock: processors of the user's run in there. A host puts two that cross back in order.
-                ins.emitter.emit(event, span, self._ledger)
-            finally:
-                self._saying.remove(me)
-        except Exception as problem:
-            active.count_misuse(f"an event could not be made: {type(problem).__name__}: {problem}")
-
-    def _event(
-        self, kind: str, time_unix_ns: int, step: Step, sequence: int | None, said: dict[str, Any]
-    ) -> Event:
-
-        ins = self.instrumentation
-        completed, total, unit, initial, counters = step.snapshot()
-        rooted = step.index == ROOT_INDEX
-        # Without an index counts are those of the current step: beside steps, the root's own have to say so.
-        counts = completed is not None or total is not None or counters is not None
-        unnamed_index = ROOT_INDEX if counts and self._steps else None
-        said.setdefault("state", self._state)
-        return Event(
-            kind=kind,
-            run_id=self.run_id,
-            time_unix_ns=time_unix_ns,
-            writer_id=ins.writer_id,
-            sequence=sequence,
-            service=ins.service or None,
-            process_id=ins.process_id,
-            sampled=self.sampled,
-            step_name=None if rooted else step.name,
-            step_index=unnamed_index if rooted else step.index,
-            completed=completed,
-            total=total,
-            unit=unit,
-            initial=initial,
-            counters=counters,
-            **said,
-        )
-
-    def tick(self, now_unix_ns: int) -> Event | None:
-        """What moved since the last tick, as one event; `None`: nothing did. Called by the sampler only."""
-        if self.ended:
-            return None
-        moved: Step | None = None
-        for step in (self.root, *self._open):
-            seen = step.snapshot()
-            if step._seen is None:
-                step._seen = (None, None, None, None, None)
-            if seen != step._seen:
-                step._seen = seen
-                moved = step
-        if moved is None and self._message == self._message_said:
-            return None
-        if moved is not None:
-            self._moved = moved
-        self._message_said = self._message
-        fields: dict[str, Any] = {} if self._message is None else {"message": self._message}
-        return self._event(semconv.OPERATION_PROGRESSED, now_unix_ns, self._moved, None, fields)
-
-    def note(self, message: str, *, level: str = "info") -> None:
-        """Say one line for people, now. At most 1,024 characters, control characters are stripped.
-
-        Args:
-            message: what to say.
-            level: `info`, `warning` or `error`.
-        """
-        self._note(self._step, message, level)
-
-    @active.contained
-    def _note(self, step: Step, message: str, level: str) -> None:
-        if self.ended:
-            active.misuse(f"note() after operation {self.name!r} ended")
-            return
-        if str(level) not in LEVELS:
-            active.misuse(f"note(level={level!r}): one of {', '.join(sorted(LEVELS))}", InvalidValue)
-            level = "info"
-        self._ensure_begun()
-        self._say(
-            semconv.OPERATION_NOTED,
-            step=step,
-            message=clean_message(message),
-            level=None if level == "info" else level,
-        )
-
-    @active.contained
-    def note_from_elsewhere(self, message: str, *, level: str, time_unix_ns: int) -> None:
-        """Tell the host of a line that existing code wrote elsewhere too: a host folds floods of these."""
-        if self.ended or not self.run_id:
-            return
-        ins = self.instrumentation
-        ins.submit(
-            Event(
-                kind=semconv.OPERATION_NOTED,
-                run_id=self.run_id,
-                time_unix_ns=time_unix_ns,
-                source=Source.FOREIGN,
-                writer_id=ins.writer_id,
-                sampled=self.sampled,
-                message=clean_message(message),
-                level=None if level == "info" else level,
-            )
-        )
-
-    @active.contained
-    def show(self, message: str | None) -> None:
-        """Say with the next tick what is being done: the latest wins, unlike `note()`, which is kept."""
-        self._message = None if message is None else clean_message(message)
-
     @active.contained
     def set_result(self, value: object) -> None:
         """Keep what came out, as JSON of at most 4 KiB, redacted, for `operation.ended`. Longer ones are left out."""
@@ -526,7 +324,7 @@ class Operation:
             return NO_OPERATION.step(name)
 
     def _step_named(self, name: str, total: float | None, unit: str | None, initial: float) -> Step:
-        name = _clean_step(str(name))
+        name = clean_step(str(name))
         with self._event_lock:
             step = self._steps.get(name)
             if step is None:
@@ -579,165 +377,6 @@ class Operation:
             step_state=StepState.FAILED if failed else StepState.SUCCEEDED,
             error_type=type_name(error) if failed and error is not None else None,
         )
-
-    # --- counting on the current step ------------------------------------------------------------------------------
-
-    def advance(self, n: float = 1) -> None:
-        """`Step.advance` of the step entered last."""
-        try:
-            if n >= 0:
-                self._step._completed += n
-                return
-        except Exception:  # noqa: S110 - whatever kind of object it is: the slow way says what is wrong
-            pass
-        self._step.advance(n)
-
-    def count(self, /, **counts: float) -> None:
-        """`Step.count` of the step entered last."""
-        self._step.count(**counts)
-
-    def set_total(self, total: float | None, *, unit: str | None = None) -> None:
-        """`Step.set_total` of the step entered last."""
-        self._step.set_total(total, unit=unit)
-
-    @property
-    def counts(self) -> Counts:
-        """`Step.counts` of the step entered last."""
-        return self._step.counts
-
-    @overload
-    def track(
-        self,
-        iterable: Iterable[T],
-        name: str | None = None,
-        *,
-        total: float | None = None,
-        unit: str | None = None,
-        initial: float = 0,
-    ) -> Iterator[T]: ...
-    @overload
-    def track(
-        self,
-        iterable: AsyncIterable[T],
-        name: str | None = None,
-        *,
-        total: float | None = None,
-        unit: str | None = None,
-        initial: float = 0,
-    ) -> AsyncIterator[T]: ...
-    def track(
-        self,
-        iterable: Iterable[T] | AsyncIterable[T],
-        name: str | None = None,
-        *,
-        total: float | None = None,
-        unit: str | None = None,
-        initial: float = 0,
-    ) -> Iterator[T] | AsyncIterator[T]:
-        """Iterate, counting for the step entered last; see `otelprogress.track`. A `name` makes a child operation."""
-        from otelprogress.track import track_under
-
-        return track_under(self._step, iterable, name, total=total, unit=unit, initial=initial)
-
-    def poll(
-        self,
-        fn: Callable[[], float],
-        *,
-        total: float | None = None,
-        unit: str | None = None,
-        every_s: float = 1.0,
-    ) -> None:
-        """`Step.poll` of the step entered last."""
-        self._step.poll(fn, total=total, unit=unit, every_s=every_s)
-
-    # --- control ---------------------------------------------------------------------------------------------------
-
-    @property
-    def cancel_requested(self) -> bool:
-        """Whether it, or an operation around it whose cancel it obeys, was cancelled. Asking raises nothing."""
-        gate = self.gate
-        while gate is not None:
-            if gate.cancelled:
-                return True
-            gate = gate.parent
-        return False
-
-    def checkpoint(self) -> None:
-        """Stand still while paused; on a running event loop's thread a pause is not honoured, a cancel is.
-
-        Raises:
-            OperationCancelled: it was cancelled.
-        """
-        if self.gate is not None:
-            self.gate.check()
-
-    async def acheckpoint(self) -> None:
-        """Stand still while paused, letting the event loop go on.
-
-        Raises:
-            OperationCancelled: it was cancelled.
-        """
-        if self.gate is not None:
-            await self.gate.acheck()
-
-    def cancel(self, reason: str = "") -> bool:
-        """Let its next item or checkpoint raise `OperationCancelled`. Any thread.
-
-        Returns:
-            Whether it will be obeyed: it declared `cancel` and has not ended.
-        """
-        gate = self._commanded("cancel")
-        if gate is not None:
-            gate.cancel(reason)
-        return gate is not None
-
-    def pause(self) -> bool:
-        """Let its next item or checkpoint stand still until `resume()`. Returns whether it declared `pause` and lives."""
-        gate = self._commanded("pause")
-        if gate is not None:
-            gate.pause()
-        return gate is not None
-
-    def resume(self) -> bool:
-        """Let it go on. Returns whether it declared `pause` and lives."""
-        gate = self._commanded("pause")
-        if gate is not None:
-            gate.resume()
-        return gate is not None
-
-    def _commanded(self, action: str) -> Gate | None:
-        if self.ended:
-            return None
-        if self._gate is None or action not in self.controls:
-            active.misuse(
-                f"operation {self.name!r} does not accept {action!r}: add controls=[{action!r}]", UsageError
-            )
-            return None
-        return self._gate
-
-    @active.contained
-    def _command_applied(self, action: str) -> None:
-        """A command took effect in the instrumented code; called by the gate there."""
-        if self.ended:
-            return
-        with self._event_lock:
-            if action == "cancel":
-                if self._cancel_said:
-                    return
-                self._cancel_said = True
-            else:
-                state = State.PAUSED if action == "pause" else None
-                if state is self._state:
-                    return
-                self._state = state
-        self._ensure_begun()
-        gate = self._gate
-        reason = gate.reason if gate is not None and action == "cancel" else ""
-        self._say(semconv.CONTROL_APPLIED, control_action=action, control_reason=reason or None)
-        if action != "cancel":
-            self._say(
-                semconv.OPERATION_STATE_CHANGED, state=State.PAUSED if action == "pause" else State.RUNNING
-            )
 
     def __repr__(self) -> str:
         return f"<Operation {self.name!r} {self.run_id or 'without a run'}>"
@@ -798,7 +437,7 @@ def _begun(
     parent = None if current is None else current.operation
     if parent is not None:
         parent._ensure_begun()
-    plan = _clean_plan(plan)
+    plan = clean_plan(plan)
     operation = Operation(ins, plan, clean_title(str(title)) if title else plan.name, parent)
     operation._parent_context = context
     if await_span:
@@ -808,28 +447,6 @@ def _begun(
     else:
         operation._begin(span)
     return operation
-
-
-def _clean_plan(plan: Plan) -> Plan:
-    """Names come from anywhere: none may carry control characters into a terminal or a log.
-
-    Steps whose names are the same once they are clean are one step.
-    """
-    longest = semconv.MAX_NAME_CHARS
-    steps: dict[str, float] = {}
-    for step, weight in zip(plan.steps, plan.weights, strict=True):
-        steps.setdefault(_clean_step(step), weight)
-    return plan._replace(
-        name=clean(plan.name, longest) or "operation",
-        label=None if plan.label is None else clean(str(plan.label), longest) or None,
-        steps=tuple(steps),
-        weights=tuple(steps.values()),
-        unit=None if plan.unit is None else clean(str(plan.unit), _MAX_UNIT_CHARS),
-    )
-
-
-def _clean_step(name: str) -> str:
-    return clean(name, semconv.MAX_NAME_CHARS) or "step"
 
 
 def _or_started_in(context: Context, started_in: Context) -> Context:

@@ -436,7 +436,8 @@ def _as_operation(
     controls: Sequence[str] = (),
     below: Step | None = None,
 ) -> Iterator[T] | AsyncIterator[T]:
-    from otelprogress.run import Plan, begin
+    from otelprogress.plan import Plan
+    from otelprogress.run import begin
 
     total, initial = _known_total(total), _known_initial(initial)
     is_async = not hasattr(iterable, "__iter__") and hasattr(iterable, "__aiter__")
