@@ -135,14 +135,22 @@ class Lane:
         self._failures = 0
         self.not_before_s = 0.0
         if answer.verdict is Verdict.DELIVERED:
-            stats.delivered += count - min(answer.rejected, count)
-            stats.rejected += answer.rejected
+            rejected = max(0, min(answer.rejected, count))  # a receiver may say anything
+            stats.delivered += count - rejected
+            stats.rejected += rejected
+            if rejected:
+                self.last_failure = answer.reason
         elif answer.verdict is Verdict.REFUSED:
             stats.refused += count
             self.last_failure = answer.reason
         else:
             self.off_reason = answer.reason
             stats.dropped += count + len(self.spool.take(len(self.spool)))
+
+    def hold(self, answer: Answer, now_s: float) -> None:
+        """Keep to what a receiver asked for that is busy for a request beside the lane's own; nothing else counts."""
+        if answer.retry_after_s is not None:
+            self.not_before_s = max(self.not_before_s, now_s + min(answer.retry_after_s, _RETRY_AFTER_CAP_S))
 
     def lost(self) -> int:
         """Entries that overflowed the spool or were dropped otherwise."""

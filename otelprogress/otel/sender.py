@@ -219,16 +219,22 @@ class Sender:
                     if lane.transport is not None:
                         lane.transport.cancel()
         self._closed = True
+        untold = max(0, self._lost() - self._complained_of)
         lost = {lane: lane.abandon() for lane in self._lanes.values() if not lane.off_reason and lane.waiting}
-        if lost:
-            _LOG.warning(
-                "otelprogress: not delivered before the exit: %s",
-                ", ".join(
-                    f"{count} of {lane.signal} to {lane.endpoint.authority}"
-                    + (f" ({lane.last_failure})" if lane.last_failure else "")
-                    for lane, count in lost.items()
-                ),
+        told = [
+            f"{count} of {lane.signal} to {lane.endpoint.authority}"
+            + (f" ({lane.last_failure})" if lane.last_failure else "")
+            for lane, count in lost.items()
+        ]
+        if untold:  # within the minute after the last line, or in a life too short for one
+            reasons = dict.fromkeys(
+                f"{lane.signal} to {lane.endpoint.authority}: {lane.last_failure}"
+                for lane in self._lanes.values()
+                if lane.last_failure and not lane.off_reason
             )
+            told.append(f"{untold} lost earlier ({', '.join(reasons) or 'spool full'})")
+        if told:
+            _LOG.warning("otelprogress: not delivered before the exit: %s", ", ".join(told))
         return not lost
 
     def reset_after_fork(self) -> None:
@@ -328,6 +334,8 @@ class Sender:
             due_s = min(due_s, self._next_alive_s)
         if self._collect_metrics is not None:
             due_s = min(due_s, self._next_metrics_s)
+        if self._lost() > self._complained_of:  # to be said, also where nothing more is to be sent
+            due_s = min(due_s, self._complained_at_s + _COMPLAIN_EVERY_S)
         return due_s
 
     def _pump(self, lane: Lane) -> None:
@@ -396,6 +404,7 @@ class Sender:
                 lane.settle(answer, time.monotonic())
             elif answer.verdict is Verdict.RETRY:
                 lane.last_failure = answer.reason
+                lane.hold(answer, time.monotonic())
                 return  # these ticks are lost, the next ones heal them
 
     def _collect_if_due(self, now_s: float, *, closing: bool) -> None:
@@ -418,12 +427,7 @@ class Sender:
     def _complain(self) -> None:
         """At most one line a minute about what is lost or not getting through."""
         failing = [lane for lane in self._lanes.values() if lane.failing]
-        # A signal that is off was said to be so, once.
-        lost = sum(
-            lane.lost() + lane.stats.refused + lane.stats.rejected
-            for lane in self._lanes.values()
-            if not lane.off_reason
-        )
+        lost = self._lost()
         self._complained_of = min(self._complained_of, lost)
         if not failing and lost == self._complained_of:
             return
@@ -439,6 +443,14 @@ class Sender:
         )
         _LOG.warning(
             "otelprogress: telemetry is not getting through: %s; %d lost", told or "spool full", newly_lost
+        )
+
+    def _lost(self) -> int:
+        """Entries that did not arrive and never will; those of a signal that is off were said to be so, once."""
+        return sum(
+            lane.lost() + lane.stats.refused + lane.stats.rejected
+            for lane in self._lanes.values()
+            if not lane.off_reason
         )
 
     def _encode_events(self, events: list[Event]) -> tuple[bytes, int]:

@@ -13,6 +13,7 @@ from email.utils import parsedate_to_datetime
 from typing import Final
 
 import requests
+from urllib3.exceptions import ProtocolError
 
 from otelprogress.otel.target import OtlpEndpoint, Signal
 from otelprogress.otel.transport import DELIVERED, Answer, Verdict, rejected_of
@@ -62,7 +63,9 @@ class HttpTransport:
             ) as response:
                 return self._answer(response, deadline_s)
         except requests.RequestException as error:
-            return Answer(Verdict.RETRY, type(error).__name__, reached=False)
+            # A connection that broke was one: the receiver restarts, or closed an idle connection just now.
+            broke = bool(error.args) and isinstance(error.args[0], ProtocolError)
+            return Answer(Verdict.RETRY, type(error).__name__, reached=broke)
 
     def _answer(self, response: requests.Response, deadline_s: float) -> Answer:
         status = response.status_code

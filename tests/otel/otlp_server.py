@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import socket
+import struct
 import threading
 from concurrent import futures
 from dataclasses import dataclass, field
@@ -23,6 +25,8 @@ class Reply:
     body: bytes = b""
     endless: bool = False
     hang: bool = False
+    reset: bool = False
+    """Break the connection once `body`, as raw bytes of an answer, has left."""
 
 
 @dataclass
@@ -85,6 +89,13 @@ class HttpReceiver(Receiver):
                 reply = receiver.take(self.path, {k.lower(): v for k, v in self.headers.items()}, body)
                 if reply.hang:
                     receiver.released.wait(30)
+                    self.close_connection = True
+                    return
+                if reply.reset:
+                    self.wfile.write(reply.body)
+                    self.wfile.flush()
+                    # Closing now sends RST.
+                    self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                     self.close_connection = True
                     return
                 self.send_response(int(reply.status))
