@@ -1,424 +1,28 @@
-"""The composition root: `configure()` builds what one process needs and joins it. The only file that knows all parts.
+"""The one runtime of a process: `configure()` and `shutdown()`, and what becomes of it in a forked child.
 
-Three roles: a process on its own (host, feed, view, history, sender), a child that reports to its parent over the
-worker link (host and link, nothing else), and a forked child, which becomes the second at its first use.
-
-Longer than most modules here because what is built in one order has to be taken apart in another: side by side, the
-two can be compared.
+What it consists of stands in `composition`.
 """
 
 from __future__ import annotations
 
 import atexit
-import contextlib
-import importlib
-import importlib.metadata
 import logging
 import os
-import secrets
-import sys
 import threading
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
 from otelprogress import active, config
+from otelprogress.composition import Runtime
 from otelprogress.config import Settings
-from otelprogress.exceptions import InvalidValue, ProgressError
+from otelprogress.exceptions import ProgressError
+from otelprogress.imports import late
 
 if TYPE_CHECKING:
-    from otelprogress.feed.history import History
-    from otelprogress.feed.host import Host
-    from otelprogress.feed.link import LinkClient
-    from otelprogress.feed.server import WebSocketServer
-    from otelprogress.model.estimate import Baseline
     from otelprogress.model.rules import SpanRule
-    from otelprogress.otel.metrics import ProgressMetrics
-    from otelprogress.otel.provider import ProviderBinding
-    from otelprogress.otel.sender import Sender
-    from otelprogress.view_driver import ViewDriver
 
-LINK_VARIABLE: Final = "OTELPROGRESS_LINK"
-RING_EVENTS: Final = 65_536
-BASELINE_KEPT_S: Final = 60.0
-_SOON_NS: Final = 10_000_000_000
 _logger = logging.getLogger("otelprogress")
-
-
-class Runtime:
-    """Everything of one process, built, joined and taken apart.
-
-    Args:
-        settings: resolved.
-        automatic: made by zero-code set-up: an explicit `configure()` may replace it.
-
-    Attributes:
-        instrumentation: what operations report through.
-        host: what is known about them.
-        server: the feed; `None`: no port is open.
-        link: the way to the parent's feed; `None`: this process is none's child.
-        runtime_path: where programs of this machine find the feed; `None`: nowhere.
-    """
-
-    def __init__(self, settings: Settings, *, automatic: bool = False) -> None:
-        from otelprogress.feed.host import Host
-        from otelprogress.model.tree import OperationTree
-        from otelprogress.otel.emitter import ProgressEmitter
-        from otelprogress.otel.log_processor import ProgressLogProcessor
-        from otelprogress.otel.provider import ProviderBinding
-        from otelprogress.otel.span_processor import ProgressSpanProcessor
-        from otelprogress.protocol.cursor import CursorKey
-        from otelprogress.protocol.hub import Hub
-        from otelprogress.sampler import Sampler
-
-        self.settings = settings
-        self.automatic = automatic
-        self.pid = os.getpid()
-        self.server: WebSocketServer | None = None
-        self.link: LinkClient | None = None
-        self.view: ViewDriver | None = None
-        self.runtime_path: Path | None = None
-        self.metrics: ProgressMetrics | None = None
-        self._undo: list[Callable[[], object]] = []
-        self._closed = False
-        version = _version()
-        writer_id = active.new_writer_id()
-        is_child = settings.link is not None
-        rules = _rules(settings.rules)
-
-        self.history: History | None = None
-        if settings.history and not is_child:
-            from otelprogress.feed.history import History
-
-            self.history = History()
-        history = self.history
-        tree = OperationTree(
-            next_number=None if history is None else history.next_number,
-            baselines=None if history is None else _Baselines(history),
-        )
-        self.host: Host = Host(
-            Hub(
-                tree,
-                epoch=secrets.token_hex(8),
-                cursor_key=CursorKey(secrets.token_bytes(32)),
-                # Nobody subscribes to a child: its parent keeps the log.
-                ring_events=1 if is_child else RING_EVENTS,
-            )
-        )
-        # A child too: a parent shows what its children say, and exports none of it.
-        self.sender: Sender | None = self._make_sender(version, writer_id)
-        service = {"service.name": settings.service_name} if settings.service_name else {}
-        self.span_processor = ProgressSpanProcessor(rules)
-        self.binding: ProviderBinding = ProviderBinding(
-            span_processor=self.span_processor,
-            log_processor=ProgressLogProcessor(),
-            sender=self.sender,
-            version=version,
-            resource_attributes=service,
-            on_found=_leave_first,
-        )
-        self.sampler = Sampler()
-        self.instrumentation = active.Instrumentation(
-            emitter=ProgressEmitter(self.host.submit, user_logs=self.binding.user_logger),
-            binding=self.binding,
-            submit=self.host.submit,
-            sampler=self.sampler,
-            service=settings.service_name or _service_of(self.binding),
-            lease_s=settings.lease_s,
-            strict=settings.strict,
-            writer_id=writer_id,
-        )
-        self.sampler.bind(self.instrumentation)
-        self.sampler.add_chore(_Alive(self.instrumentation))
-
-    def _make_sender(self, version: str, writer_id: str) -> Sender | None:
-        from otelprogress.otel.target import otlp_target
-
-        target = otlp_target(os.environ, endpoint=self.settings.endpoint)
-        if target is None:
-            return None
-        from otelprogress.otel.sender import Sender
-
-        return Sender(
-            target,
-            resource=self._resource,
-            version=version,
-            writer_id=writer_id,
-            lease_s=self.settings.lease_s,
-            only_own=True,
-        )
-
-    def _resource(self) -> dict[str, Any]:
-        return self.binding.resource()
-
-    # --- start -------------------------------------------------------------------------------------------------
-
-    def start(self) -> None:
-        """Join the parts, open the port, let operations report here.
-
-        Raises:
-            FeedUnavailable: no port could be had.
-            InvalidValue: the folder of the runtime file is not private.
-        """
-        from otelprogress.otel.span_processor import ProgressSpanProcessor
-        from otelprogress.propagation import inherited_context
-
-        settings, host, ins = self.settings, self.host, self.instrumentation
-        if settings.link is None:
-            self._start_metrics()
-        for listener in (self.sender, self.history):
-            if listener is not None:
-                host.add_listener(listener)
-        if settings.link is not None:
-            self._start_link(settings.link)
-        elif settings.feed:
-            self._start_feed()
-        if self.server is None and self.link is None:
-            host.set_wake(self.sampler.ring)
-            self.sampler.add_chore(self._drain)
-            self.sampler.ensure_started()
-        ProgressSpanProcessor.bind(
-            host.submit,
-            writer_id=ins.writer_id,
-            lease_s=ins.lease_s,
-            service=ins.service or None,
-            process_id=ins.process_id,
-            enclosing=active.enclosing_span_id,
-        )
-        active.started_in = inherited_context()
-        active.flush = self.flush if self.link is not None else None
-        active.current = ins  # last: from here on other threads' operations report
-        if settings.link is None:
-            self._start_view()
-        if settings.notes_from_logging is not None:
-            from otelprogress.integrations import logging_notes
-
-            handler = logging_notes.install(settings.notes_from_logging)
-            self._undo.append(lambda: logging_notes.uninstall(handler))
-        _install_integrations(settings.integrations)
-
-    def facts(self) -> dict[str, str]:
-        """What a feed says of its process: `otelprogress doctor` shows it."""
-        facts = {"service": self.instrumentation.service, "pid": str(self.pid), "version": _version()}
-        with contextlib.suppress(Exception):  # the application's providers are asked: whatever they are
-            facts["providers"] = "; ".join(
-                f"{one.signal}: {' '.join(filter(None, (one.origin, one.kind)))}"
-                + (f" to {', '.join(one.exporters)}" if one.exporters else "")
-                + (f" ({one.note})" if one.note else "")
-                for one in self.binding.providers()
-            )
-        if self.sender is not None:
-            facts["sender"] = "; ".join(self.sender.report())
-        if rules := self.span_processor.rules.rules:
-            facts |= {"rules": str(len(rules)), "rule_spans": str(self.span_processor.seen)}
-        return facts
-
-    def _drain(self) -> bool:
-        self.host.drain()
-        due = self.host.next_deadline_unix_ns()
-        return due is not None and due - time.time_ns() < _SOON_NS
-
-    def _start_metrics(self) -> None:
-        from otelprogress.otel.metrics import ProgressMetrics
-
-        settings = self.settings
-        resource = {"service.name": settings.service_name} if settings.service_name else {}
-        self.metrics = ProgressMetrics(sender=self.sender, version=_version(), resource=resource)
-        self.host.add_listener(self.metrics)
-
-    def _start_feed(self) -> None:
-        from otelprogress.feed import runtime_file
-        from otelprogress.feed.server import WebSocketServer
-        from otelprogress.feed.worker_handler import WorkerLinks
-
-        settings = self.settings
-        token = _token(settings.token_file)
-        unwritable: OSError | None = None
-        try:
-            runtime_file.ensure_private_folder(runtime_file.runtime_folder())
-        except OSError as error:  # a read-only disk is no reason not to run
-            unwritable = error
-        server = WebSocketServer(
-            self.host,
-            token=token,
-            bind=settings.bind,
-            port=settings.port,
-            worker_handler=WorkerLinks(self.host, token=token),
-            server_info=self.facts,
-        )
-        server.start()
-        self.server = server
-        try:
-            if unwritable is not None:
-                raise unwritable
-            self.runtime_path = runtime_file.write(server.url, token, service=self.instrumentation.service)
-        except OSError as error:
-            _logger.warning(
-                "otelprogress: the runtime file could not be written (%s): `otelprogress watch` needs --url",
-                error,
-            )
-            return
-        os.environ[LINK_VARIABLE] = str(self.runtime_path)
-
-    def _start_link(self, path: str) -> None:
-        from otelprogress.feed.link import LinkClient
-
-        ins = self.instrumentation
-        self.link = LinkClient(self.host, path, writer_id=ins.writer_id, service=ins.service)
-        self.link.attach()
-        multiprocessing: Any = sys.modules.get("multiprocessing.util")
-        if multiprocessing is not None:
-            # Children of multiprocessing leave through os._exit(), past atexit.
-            multiprocessing.Finalize(None, shutdown, exitpriority=10)
-
-    def _start_view(self) -> None:
-        mode = self.settings.view
-        if mode == "off" or (mode == "auto" and "_pytest" in sys.modules):
-            return
-        from otelprogress.view_driver import ViewDriver
-        from otelprogress.visualization.terminal import TerminalView, open_view
-
-        view = open_view(mode)
-        if view is None:
-            return
-        if self.runtime_path is not None:
-            with contextlib.suppress(OSError, ValueError):
-                print("otelprogress: `otelprogress watch` shows this from anywhere", file=sys.stderr)
-        self.view = ViewDriver(view, self.host)
-        self.view.start()
-        active.draws_bars = isinstance(view, TerminalView)
-
-    # --- end ---------------------------------------------------------------------------------------------------
-
-    def flush(self, timeout_s: float) -> bool:
-        """Wait, at most `timeout_s` seconds, until what was said has left this process. Returns whether it has."""
-        deadline_s = time.monotonic() + timeout_s
-        self.sampler.look()
-        self.host.drain()
-        done = True
-        if self.link is not None:
-            done = self.link.flush(max(0.0, deadline_s - time.monotonic()))
-        if self.sender is not None and not self.sender.failing:
-            # An endpoint that does not answer is not waited for: this may be the end of each task of a pool.
-            done = self.sender.flush(max(0.0, deadline_s - time.monotonic())) and done
-        return done
-
-    def close(self, detector: str = "atexit", cause: str | None = None) -> None:
-        """End what lives as lost, let everything leave, give threads and port back: within `shutdown_timeout_s`."""
-        if self._closed or os.getpid() != self.pid:
-            return
-        self._closed = True
-        deadline_s = time.monotonic() + self.settings.shutdown_timeout_s
-
-        def left(share: float = 1.0) -> float:
-            return max(0.05, (deadline_s - time.monotonic()) * share)
-
-        steps: list[Callable[[], object]] = [
-            *self._undo,
-            lambda: self.sampler.close(left(0.2)),
-            lambda: self._lose_live(detector, cause),
-            self._detach,
-            lambda: self.host.drain(left(0.5)),
-        ]
-        if self.view is not None:
-            view = self.view
-            steps.append(lambda: view.close(left(0.3)))
-        if self.metrics is not None:
-            steps.append(self.metrics.shutdown)
-        if self.history is not None:
-            history = self.history
-            steps.append(lambda: history.close(left(0.4)))
-        if self.runtime_path is not None:
-            steps.append(self._remove_runtime_file)
-        if self.server is not None:
-            server = self.server
-            steps.append(lambda: server.close(left(0.3)))
-        if self.link is not None:
-            link = self.link
-            steps.append(lambda: link.close(left(0.5)))
-        steps.append(lambda: self.binding.shutdown(left()))
-        if self.sender is not None:
-            sender = self.sender
-            steps.append(lambda: sender.shutdown(left()))
-        steps.append(lambda: self.host.close(left()))
-        for step in steps:
-            try:
-                step()
-            except Exception:
-                _logger.debug("otelprogress: an error of its own while it shut down", exc_info=True)
-
-    def _lose_live(self, detector: str, cause: str | None) -> None:
-        # Children first, so that a parent's last state shows them.
-        for operation in reversed(list(self.instrumentation.live.values())):
-            operation.end_lost(detector, cause)
-
-    def _detach(self) -> None:
-        if active.current is self.instrumentation:
-            active.current = None
-            active.draws_bars = False
-            active.flush = None
-            active.started_in = None
-
-    def _remove_runtime_file(self) -> None:
-        from otelprogress.feed import runtime_file
-
-        assert self.runtime_path is not None
-        if os.environ.get(LINK_VARIABLE) == str(self.runtime_path):
-            del os.environ[LINK_VARIABLE]
-        runtime_file.remove(self.runtime_path)
-
-
-class _Alive:
-    """Says `writer.alive` each third of the lease while something lives: one for all runs of this writer."""
-
-    def __init__(self, instrumentation: active.Instrumentation) -> None:
-        self._ins = instrumentation
-        self._next_s = 0.0
-
-    def __call__(self) -> None:
-        ins = self._ins
-        if not ins.live or ins.lease_s is None:
-            self._next_s = 0.0
-            return
-        now_s = time.monotonic()
-        if not self._next_s:  # the starts themselves were signs of life
-            self._next_s = now_s + ins.lease_s / 3
-        elif now_s >= self._next_s:
-            from otelprogress.model import semconv
-            from otelprogress.model.events import Event
-
-            self._next_s = now_s + ins.lease_s / 3
-            ins.submit(
-                Event(
-                    kind=semconv.WRITER_ALIVE,
-                    run_id="",
-                    time_unix_ns=time.time_ns(),
-                    writer_id=ins.writer_id,
-                    lease_s=ins.lease_s,
-                )
-            )
-
-
-class _Baselines:
-    """How long things took before, from the history, asked at most once a minute per name."""
-
-    def __init__(self, history: History) -> None:
-        self._history = history
-        self._known: dict[str, tuple[float, Any]] = {}
-
-    def __call__(self, name: str, step_name: str) -> Baseline | None:
-        now_s = time.monotonic()
-        asked_s, found = self._known.get(name, (-BASELINE_KEPT_S, None))
-        if now_s - asked_s >= BASELINE_KEPT_S:
-            if len(self._known) > 1000:
-                self._known.clear()
-            found = self._history.baseline(name)
-            self._known[name] = (now_s, found)
-        return None if found is None else found.of(step_name)
-
-
-# --- the process's one runtime ---------------------------------------------------------------------------------------
 
 _runtime: Runtime | None = None
 _lock = threading.RLock()
@@ -522,7 +126,7 @@ def join_link(path: str) -> None:
 
 
 def _configure(settings: Settings, *, automatic: bool) -> None:
-    global _building, _runtime
+    global _building
     with _lock:
         if _building:  # what it is built of uses what it builds, on this very thread
             return
@@ -540,16 +144,24 @@ def _configure(settings: Settings, *, automatic: bool) -> None:
         active.forget_spans_only()
         _building = True
         try:
-            runtime = Runtime(settings, automatic=automatic)
-            try:
-                runtime.start()
-            except BaseException:
-                runtime.close()
-                raise
-            _runtime = runtime
+            _build(settings, automatic=automatic)
         finally:
             _building = False
         active.on_first_use = None
+
+
+def _build(settings: Settings, *, automatic: bool) -> None:
+    global _runtime
+    made: Runtime | None = None
+    try:
+        with late:  # nearly everything is imported in here, and any thread may fork meanwhile
+            made = Runtime(settings, automatic=automatic, on_provider_found=_leave_first, shutdown=shutdown)
+            made.start()
+            _runtime = made  # in here, too: a child that is forked has to know what it inherits
+    except BaseException:
+        if made is not None:
+            made.close()  # not in there: it waits for threads that may have something to import
+        raise
 
 
 def _with_living_parent(settings: Settings) -> Settings:
@@ -613,34 +225,7 @@ def _after_fork_in_child() -> None:
     if inherited is None:
         active.forget_spans_only()
         return
-    for operation in list(inherited.instrumentation.live.values()):
-        operation.leave_to_parent()
-    inherited.instrumentation.live.clear()
-    inherited.sampler.reset_after_fork()
-    inherited.host.reset_after_fork()
-    if inherited.link is not None:
-        inherited.link.abandon()
-    inherited.binding.reset_after_fork()
-    if inherited.sender is not None:
-        inherited.sender.reset_after_fork()
-    for undo in inherited._undo:
-        with contextlib.suppress(Exception):
-            undo()
-    active.current = None
-    active.draws_bars = False
-    active.flush = None
-    active.forget_spans_only()
-    path = inherited.settings.link or (
-        None if inherited.runtime_path is None else str(inherited.runtime_path)
-    )
-    settings = config.replaced(
-        inherited.settings,
-        service_name=inherited.instrumentation.service,
-        link=path,
-        feed=False,
-        view="off",
-        history=False,
-    )
+    settings = inherited.leave_to_parent()
     active.on_first_use = lambda: _configure_in_child(settings)
 
 
@@ -657,56 +242,3 @@ def _configure_in_child(settings: Settings) -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
-
-
-# --- small parts -------------------------------------------------------------------------------------------------------
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("otelprogress")
-    except importlib.metadata.PackageNotFoundError:  # run from a source tree
-        return ""
-
-
-def _rules(rules: object) -> tuple[SpanRule, ...]:
-    from otelprogress.model.rules import SpanRule, parse_rules
-
-    if isinstance(rules, str):
-        return parse_rules(rules)
-    found = tuple(rules) if isinstance(rules, Iterable) else (rules,)
-    for rule in found:
-        if not isinstance(rule, SpanRule):
-            raise InvalidValue(f"rules={rule!r}: give SpanRule objects, or their text form")
-    return found
-
-
-def _token(path: str | None) -> str:
-    if path is None:
-        return secrets.token_urlsafe(32)
-    try:
-        token = Path(path).read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidValue(f"OTELPROGRESS_TOKEN_FILE={path!r} cannot be read: {error}") from error
-    if not token:
-        raise InvalidValue(f"OTELPROGRESS_TOKEN_FILE={path!r} is empty")
-    return token
-
-
-def _service_of(binding: ProviderBinding) -> str:
-    """What the application's own provider says; `unknown_service` says nothing."""
-    try:
-        name = str(binding.resource().get("service.name", ""))
-    except Exception:
-        return ""
-    return "" if name.startswith("unknown_service") else name
-
-
-def _install_integrations(names: Iterable[str]) -> None:
-    for name in names:
-        if name != "tqdm":
-            raise InvalidValue(f"integrations={name!r}: known is 'tqdm'")
-        try:
-            importlib.import_module("otelprogress.integrations.tqdm_bridge").install()
-        except Exception:
-            _logger.debug("otelprogress: the bridge to %s could not be installed", name, exc_info=True)
