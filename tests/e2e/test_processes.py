@@ -89,6 +89,20 @@ class Program:
     def named(self, name: str) -> list[dict[str, Any]]:
         return [each for each in self.operations() if each["name"] == name]
 
+    def ended(self, name: str, count: int) -> list[dict[str, Any]]:
+        """Those of that name, once so many have ended.
+
+        A child has said its last word when the kernel has it; the parent's feed reads it when it comes to it.
+        """
+
+        def all_ended() -> list[dict[str, Any]] | None:
+            found = self.named(name)
+            return (
+                found if len(found) == count and all(each["state"] != "running" for each in found) else None
+            )
+
+        return eventually(all_ended) or []
+
 
 @contextlib.contextmanager
 def running(name: str, *args: str, folder: Path, **variables: str) -> Iterator[Program]:
@@ -118,13 +132,7 @@ def test_a_pool_of_four_is_one_tree_with_one_lost_child_and_no_second_port(
     with running("pool", method, folder=private_runtime_folder) as program:
         program.until_ready()
         (album,) = program.named("album")
-        children = eventually(
-            lambda: (
-                len(found := program.named("resize")) == 8
-                and all(each["state"] != "running" for each in found)
-                and found
-            )
-        )
+        children = program.ended("resize", 8)
         assert {each["parent_id"] for each in children} == {album["id"]}
         assert album["process_id"] == program.process.pid
         assert program.process.pid not in {each["process_id"] for each in children}
@@ -143,7 +151,7 @@ def test_a_process_pool_executor_reports_to_its_parent(method: str, private_runt
     with running("executor", method, folder=private_runtime_folder) as program:
         program.until_ready()
         (album,) = program.named("album")
-        children = program.named("resize")
+        children = program.ended("resize", 8)
         assert [(each["state"], each["parent_id"]) for each in children] == [("succeeded", album["id"])] * 8
         program.go_on()
         assert program.process.wait(30) == 0
@@ -187,7 +195,8 @@ def test_each_process_exports_what_is_its_own_and_nobody_exports_it_twice(
 def test_the_child_of_a_child_reports_to_the_same_feed(method: str, private_runtime_folder: Path):
     with running("nested", method, folder=private_runtime_folder) as program:
         program.until_ready()
-        (album,), (middle,), (resize,) = (program.named(name) for name in ("album", "middle", "resize"))
+        (album,) = program.named("album")
+        (middle,), (resize,) = program.ended("middle", 1), program.ended("resize", 1)
         assert [each["state"] for each in (album, middle, resize)] == ["running", "succeeded", "succeeded"]
         assert (resize["parent_id"], middle["parent_id"]) == (middle["id"], album["id"])
         assert len({each["process_id"] for each in (album, middle, resize)}) == 3
@@ -200,7 +209,7 @@ def test_a_started_program_reports_to_its_parent_and_opens_no_port(private_runti
     with running("program", folder=private_runtime_folder) as program:
         program.until_ready()
         (album,) = program.named("album")
-        (child,) = program.named("resize")
+        (child,) = program.ended("resize", 1)
         assert (child["state"], child["parent_id"]) == ("succeeded", album["id"])
         assert len(program.feeds()) == 1
         program.go_on()
@@ -213,7 +222,7 @@ def test_a_bare_fork_goes_on_in_the_same_tree_and_leaves_its_parents_operations_
     with running("forked_reporter", folder=private_runtime_folder) as program:
         program.until_ready()
         (album,) = program.named("album")
-        (child,) = program.named("resize")
+        (child,) = program.ended("resize", 1)
         assert album["state"] == "running"
         assert (child["state"], child["parent_id"]) == ("succeeded", album["id"])
         assert child["writer_id"] != album["writer_id"]

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import os
 import random
+import socket
 import subprocess
 import sys
 import threading
@@ -215,9 +216,14 @@ async def test_without_resume_what_happened_in_between_is_missing():
             async with client, client.watch() as watching:
                 host.submit(started())
                 await take(watching, 1)
+                with socket.create_server(("127.0.0.1", 0)) as nobody:
+                    closed_port = nobody.getsockname()
+                proxy.target = closed_port  # until what it misses was said
                 proxy.reset_all()
                 await aeventually(lambda: server.client_count == 0)
                 host.submit(noted(2, message="missed"))
+                host.drain()
+                proxy.target = server.address
                 kind, message = (await take(watching, 1))[0]
                 assert (kind, message) == ("snapshot", None)
 
