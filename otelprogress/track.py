@@ -15,11 +15,22 @@ import sys
 import threading
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, overload
 
 from otelprogress import active
 from otelprogress.exceptions import InvalidValue
-from otelprogress.gate import Chunks, Gate
+from otelprogress.gate import Chunks
+from otelprogress.loops import (
+    ENDLESS,
+    AsyncIteration,
+    CountedLoop,
+    Finisher,
+    GatedLoop,
+    HintedLoop,
+    ListLoop,
+    Loop,
+    SelectedLoop,
+)
 from otelprogress.step import Step, as_count
 
 if TYPE_CHECKING:
@@ -27,9 +38,6 @@ if TYPE_CHECKING:
     from otelprogress.run import Operation
 
 T = TypeVar("T")
-
-_ENDLESS: Final = 2**62
-_EMPTY: Final[tuple[object, ...]] = ()
 
 
 class _Indexed:
@@ -51,225 +59,6 @@ the user's (as the hint of an arbitrary sequence's iterator would, in the sample
 def _tells(iterable: object, iterator: object) -> bool:
     kind = type(iterator)
     return kind in _TELLING or (kind is _SEQUENCE_ITERATOR and type(iterable).__module__ == "numpy")
-
-
-# --- live loops: what a step reads -------------------------------------------------------------------------------
-
-
-class Loop:
-    """One live loop, read by its step. Subclasses know how their design counts.
-
-    Args:
-        step: where the items count.
-        total: items in all, `None`: unknown.
-        operation: the operation that this loop is, and whose end is its own; `None`: it only counts.
-    """
-
-    __slots__ = ("_operation", "_own_total", "_step", "over")
-
-    def __init__(self, step: Step, total: float | None, operation: Operation | None) -> None:
-        self.over = False
-        self._step = step
-        self._own_total = total
-        self._operation = operation
-
-    @property
-    def total(self) -> float | None:
-        """Items in all, those done before it began included; `None`: unknown."""
-        return self._own_total
-
-    def handed_out(self) -> int:
-        """Items given to the body so far."""
-        raise NotImplementedError
-
-    @active.contained
-    def exhausted(self) -> None:
-        """Every item was handed out and worked off."""
-        try:
-            self._step.let_go(self, worked_off=self.handed_out())
-        finally:
-            if self._operation is not None:
-                self._operation.end()
-
-    @active.contained
-    def left(self) -> None:
-        """The loop was left early: `break`, `return`, an exception. Called by a finalizer, anywhere."""
-        self.over = True  # now, not when it is let go: the very next loop counts beside it, not inside it
-        ins = self._step.operation.instrumentation
-        if ins.sampler is not None:
-            # A finalizer may have interrupted any lock's holder: somebody else has to take the locks.
-            ins.sampler.defer(self._left)
-        else:
-            self._left()
-
-    @active.contained
-    def _left(self) -> None:
-        done = max(0, self.handed_out() - 1)  # the item in the body was not finished
-        self._step.let_go(self, worked_off=done)
-        operation = self._operation
-        if operation is not None and not operation.ended:
-            completed, total = self._step.completed, self._step.total
-            of = "" if total is None else f" of {total:g}"
-            operation.end_cancelled(f"left at {completed:g}{of}")
-
-
-class _HintedLoop(Loop):
-    """Counts by what its iterator says is left."""
-
-    __slots__ = ("_iterator", "_size")
-
-    def __init__(
-        self,
-        step: Step,
-        total: float | None,
-        operation: Operation | None,
-        iterator: Iterator[Any],
-        size: int,
-    ) -> None:
-        super().__init__(step, total, operation)
-        self._iterator = iterator
-        self._size = size
-
-    def handed_out(self) -> int:
-        return self._size - operator.length_hint(self._iterator)
-
-
-class _ListLoop(Loop):
-    """A list may grow while it is iterated: its size is asked each time."""
-
-    __slots__ = ("_before", "_iterator", "_list")
-
-    def __init__(
-        self,
-        step: Step,
-        total: float | None,
-        operation: Operation | None,
-        iterator: Iterator[Any],
-        *,
-        items: list[Any],
-        before: float,
-    ) -> None:
-        super().__init__(step, total, operation)
-        self._iterator = iterator
-        self._list = items
-        self._before = before
-
-    @property
-    def total(self) -> float | None:
-        return self._before + len(self._list) if self._own_total is None else self._own_total
-
-    def handed_out(self) -> int:
-        return len(self._list) - operator.length_hint(self._iterator)
-
-
-class _SelectedLoop(Loop):
-    """Counts by the selectors that are left of a practically endless repeat."""
-
-    __slots__ = ("_selectors",)
-
-    def __init__(
-        self,
-        step: Step,
-        total: float | None,
-        operation: Operation | None,
-        selectors: itertools.repeat[bool],
-    ) -> None:
-        super().__init__(step, total, operation)
-        self._selectors = selectors
-
-    def handed_out(self) -> int:
-        return _ENDLESS - operator.length_hint(self._selectors)
-
-
-class _GatedLoop(Loop):
-    """Counts by chunks of selectors, which commands may drain."""
-
-    __slots__ = ("_chunks",)
-
-    def __init__(self, step: Step, total: float | None, operation: Operation | None, chunks: Chunks) -> None:
-        super().__init__(step, total, operation)
-        self._chunks = chunks
-
-    def handed_out(self) -> int:
-        return self._chunks.count()
-
-
-class _Finisher:
-    """Stands behind the last item. Nothing but the loop's own iterator may refer to it."""
-
-    __slots__ = ("_loop",)
-
-    def __init__(self, loop: Loop) -> None:
-        self._loop: Loop | None = loop
-
-    def __iter__(self) -> Iterator[Any]:
-        loop, self._loop = self._loop, None
-        if loop is not None:
-            loop.exhausted()
-        return iter(_EMPTY)
-
-    def __del__(self) -> None:
-        loop = self._loop
-        if loop is not None:
-            loop.left()
-
-
-class _CountedLoop(Loop):
-    """An async loop: each item is a call anyway, so it simply counts."""
-
-    __slots__ = ("count",)
-
-    def __init__(self, step: Step, total: float | None, operation: Operation | None) -> None:
-        super().__init__(step, total, operation)
-        self.count = 0
-
-    def handed_out(self) -> int:
-        return self.count
-
-
-class _AsyncIteration(AsyncIterator[T]):
-    """What `async for` holds; collected without being exhausted, the loop was left early."""
-
-    __slots__ = ("_gate", "_loop", "_source")
-
-    def __init__(self, source: AsyncIterator[T], loop: _CountedLoop, gate: Gate | None) -> None:
-        self._source = source
-        self._loop: _CountedLoop | None = loop
-        self._gate = gate
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> T:
-        if self._gate is not None and self._gate.closed_by() is not None:
-            await self._gate.acheck()
-        try:
-            item = await self._source.__anext__()
-        except StopAsyncIteration:
-            loop, self._loop = self._loop, None
-            if loop is not None:
-                loop.exhausted()
-            raise
-        if self._loop is not None:
-            self._loop.count += 1
-        return item
-
-    async def aclose(self) -> None:
-        """Leave the loop, and close its source where that can be closed."""
-        loop, self._loop = self._loop, None
-        if loop is not None:
-            loop.left()
-        close = getattr(self._source, "aclose", None)
-        if close is not None:
-            await close()
-
-    def __del__(self) -> None:
-        loop = getattr(self, "_loop", None)
-        if loop is not None:
-            loop.left()
-
-
-# --- making them ---------------------------------------------------------------------------------------------------
 
 
 def where() -> object:
@@ -327,23 +116,23 @@ def _counted(
             total = initial + size
         if gate is not None:
             chunks = Chunks(gate)
-            loop = _GatedLoop(step, total, operation, chunks)
+            loop = GatedLoop(step, total, operation, chunks)
             items = itertools.compress(iterator, itertools.chain.from_iterable(chunks))
         else:
-            selectors = itertools.repeat(True, _ENDLESS)
-            loop = _SelectedLoop(step, total, operation, selectors)
+            selectors = itertools.repeat(True, ENDLESS)
+            loop = SelectedLoop(step, total, operation, selectors)
             items = itertools.compress(iterator, selectors)
     elif type(iterable) is list:
-        loop = _ListLoop(step, total, operation, iterator, items=iterable, before=initial)
+        loop = ListLoop(step, total, operation, iterator, items=iterable, before=initial)
         items = iterator
     else:
         size = operator.length_hint(iterator)
-        loop = _HintedLoop(step, initial + size if total is None else total, operation, iterator, size)
+        loop = HintedLoop(step, initial + size if total is None else total, operation, iterator, size)
         items = iterator
     if not step.take_on(loop, unit=unit, initial=initial, where=where()):
         return iterator
     # The finisher's items are none: it is asked for them only once the others are exhausted.
-    return itertools.chain(items, cast("Iterable[T]", _Finisher(loop)))
+    return itertools.chain(items, cast("Iterable[T]", Finisher(loop)))
 
 
 def _counted_async(
@@ -358,10 +147,10 @@ def _counted_async(
     source = aiter(iterable)
     if total is None and (size := _size_of(iterable)) is not None:
         total = initial + size
-    loop = _CountedLoop(step, total, operation)
+    loop = CountedLoop(step, total, operation)
     if not step.take_on(loop, unit=unit, initial=initial, where=where()):
         return source
-    return _AsyncIteration(source, loop, step.operation.gate)
+    return AsyncIteration(source, loop, step.operation.gate)
 
 
 def track_under(

@@ -12,12 +12,12 @@ import otelprogress as progress
 from otelprogress import active
 from otelprogress.exceptions import InvalidValue
 from otelprogress.gate import Gate
+from otelprogress.loops import Loop
 from otelprogress.otel.emitter import ProgressEmitter
 from otelprogress.otel.provider import ProviderBinding
 from otelprogress.poller import Poll
 from otelprogress.run import Operation
 from otelprogress.step import Step
-from otelprogress.track import Loop
 from tests.recording import recording
 
 
