@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 LINK_VARIABLE: Final = "OTELPROGRESS_LINK"
 RING_EVENTS: Final = 65_536
+MAX_RUNS: Final = 10_000
+"""Runs kept in memory: the application's. Ended ones go first, live ones never; the history keeps all."""
 _SOON_NS: Final = 10_000_000_000
 _logger = logging.getLogger("otelprogress")
 
@@ -67,7 +69,7 @@ class Runtime:
         shutdown: Callable[[], object] | None = None,
     ) -> None:
         from otelprogress.feed.host import Host
-        from otelprogress.model.tree import OperationTree
+        from otelprogress.model.tree import OperationTree, TreeLimits
         from otelprogress.otel.emitter import ProgressEmitter
         from otelprogress.otel.log_processor import ProgressLogProcessor
         from otelprogress.otel.provider import ProviderBinding
@@ -100,6 +102,7 @@ class Runtime:
         history = self.history
         tree = OperationTree(
             next_number=None if history is None else history.next_number,
+            limits=TreeLimits(max_runs=MAX_RUNS),
             baselines=None if history is None else Baselines(history),
         )
         self.host: Host = Host(
@@ -178,7 +181,14 @@ class Runtime:
         if settings.link is not None:
             self._start_link(settings.link)
         elif settings.feed:
-            self._start_feed()
+            from otelprogress.feed.server import ThreadRefused
+
+            try:
+                self._start_feed()
+            except (
+                ThreadRefused
+            ) as error:  # the application has hit a limit of its system: no reason to stop it
+                _logger.warning("otelprogress: nobody can watch this process: %s", error)
         if self.server is None and self.link is None:
             host.set_wake(self.sampler.ring)
             self.sampler.add_chore(self._drain)

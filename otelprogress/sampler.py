@@ -53,6 +53,7 @@ class Sampler:
         self._parked = False
         self._closed = False
         self._thread: threading.Thread | None = None
+        self._refused = False
         self._starting = threading.Lock()
 
     def bind(self, instrumentation: Instrumentation) -> None:
@@ -87,9 +88,17 @@ class Sampler:
 
     def _start(self) -> None:
         with self._starting:
-            if self._thread is None and not self._closed:
-                self._thread = threading.Thread(target=self._run, name="otelprogress-sampler", daemon=True)
-                self._thread.start()
+            if self._thread is not None or self._closed:
+                return
+            thread = threading.Thread(target=self._run, name="otelprogress-sampler", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # no thread left, or the interpreter is leaving: the next begin tries again
+                if not self._refused:
+                    _logger.warning("otelprogress: nothing is shown until a thread can be started: %s", error)
+                self._refused = True
+                return
+            self._thread = thread
 
     def ensure_started(self) -> None:
         """Start the thread though nothing is live yet (a host without a feed needs somebody to drain it)."""

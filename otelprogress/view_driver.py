@@ -5,6 +5,7 @@ A terminal that stands still (Ctrl-S, a full pipe) must not stop anything but it
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -50,8 +51,10 @@ class ViewDriver:
         self._view.publish([one.event for one in applied])
         self._changed.set()
         if self._thread is None and not self._closed:
-            self._thread = threading.Thread(target=self._run, name="otelprogress-view", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="otelprogress-view", daemon=True)
+            with contextlib.suppress(RuntimeError):  # no thread left: the next event tries again, close() draws
+                thread.start()
+                self._thread = thread
 
     def _run(self) -> None:
         while True:

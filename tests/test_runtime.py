@@ -18,6 +18,7 @@ from otelprogress import active, runtime
 from otelprogress.exceptions import InvalidValue
 from otelprogress.feed import runtime_file
 from otelprogress.feed.history import History
+from otelprogress.imports import late
 from otelprogress.model.events import State
 from tests.forking import exit_code, forked
 from tests.waiting import eventually
@@ -320,3 +321,62 @@ def test_where_no_runtime_file_can_be_the_feed_runs_all_the_same(tmp_path, monke
     (line,) = [record.getMessage() for record in caplog.records if "runtime file" in record.getMessage()]
     assert "needs --url" in line
     assert list(progress.track([1, 2], "loop")) == [1, 2]
+
+
+# --- limits ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_threads(monkeypatch):
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        yield patched
+
+
+def test_without_a_thread_left_the_application_goes_on_unwatched(no_threads, caplog):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    made = configure(feed=f"127.0.0.1:{port}", view="lines", history=True, endpoint="http://127.0.0.1:9")
+    assert made.server is None
+    assert runtime_file.scan() == []
+    assert "nobody can watch this process: the feed did not start: can't start new thread" in caplog.text
+    with socket.create_server(("127.0.0.1", port)):  # nobody listens there
+        pass
+    with progress.operation("load") as operation:
+        assert list(progress.track(range(3))) == [0, 1, 2]
+    assert operation.run_id
+    made.host.drain()
+    assert made.host.view(operation.run_id).state is State.SUCCEEDED
+    assert (
+        len([record for record in caplog.records if "until a thread can be started" in record.message]) == 1
+    )
+    runtime.shutdown()
+
+
+def test_once_a_thread_can_be_started_what_lives_is_shown(no_threads):
+    made = configure()
+    no_threads.undo()
+    with progress.operation("load") as operation:
+        operation.advance(3)
+        eventually(lambda: (step := made.host.view(operation.run_id).step) and step.completed == 3)
+
+
+def test_no_fork_happens_in_the_middle_of_configure(monkeypatch):
+    start, free = runtime.Runtime.start, []
+
+    def look_and_start(made: runtime.Runtime) -> None:
+        other = threading.Thread(target=lambda: free.append(late._lock.acquire(blocking=False)))
+        other.start()
+        other.join()
+        start(made)
+
+    monkeypatch.setattr(runtime.Runtime, "start", look_and_start)
+    configure()
+    assert free == [False]
+
+
+def test_a_process_keeps_as_many_runs_as_an_application_needs_and_no_more():
+    assert configure().host.hub.tree.limits.max_runs == 10_000

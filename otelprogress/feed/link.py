@@ -231,7 +231,11 @@ class LinkClient:
                 end.setblocking(False)
             thread = threading.Thread(target=self._run, name="otelprogress-link", daemon=True)
             self._thread = thread
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError:  # no thread left, or the interpreter is leaving: the next event tries again
+                self._thread = None
+                self._close_bell()
 
     def _close_bell(self) -> None:
         bell, self._bell = self._bell, None

@@ -67,6 +67,10 @@ server's loop. What it raises closes this connection with 4500.
 """
 
 
+class ThreadRefused(FeedUnavailable):
+    """The system, or an interpreter that is leaving, starts no thread."""
+
+
 class ServerStats(msgspec.Struct):
     """What the server had to refuse or survive, since its start."""
 
@@ -163,6 +167,7 @@ class WebSocketServer:
         """Listen and serve; returns once clients can connect.
 
         Raises:
+            ThreadRefused: the system has no thread left; nothing stays open.
             FeedUnavailable: no port could be had, or the thread did not come up.
         """
         listener = self._listen()
@@ -176,10 +181,17 @@ class WebSocketServer:
         self._ringer.setblocking(False)
         ready = threading.Event()
         failed: list[BaseException] = []
-        self._thread = threading.Thread(
+        thread = threading.Thread(
             target=self._run, args=(listener, ready, failed), name="otelprogress-feed", daemon=True
         )
-        self._thread.start()
+        try:
+            thread.start()
+        except RuntimeError as error:
+            fork.release_listener(name, port)
+            for opened in (listener, self._bell, self._ringer):
+                opened.close()
+            raise ThreadRefused(f"the feed did not start: {error}") from error
+        self._thread = thread
         ready.wait()
         if failed:
             raise FeedUnavailable(f"the feed did not start: {failed[0]}") from failed[0]
