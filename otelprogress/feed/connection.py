@@ -209,6 +209,9 @@ class SessionRunner:
                     if sum(map(len, frames)) >= WRITE_HIGH_BYTES and not connection.paused:
                         # There is more. The others come first; a backlog goes on after them.
                         self._loop.call_soon(self.pump)
+            else:
+                with self._host.lock:
+                    self.session.check_deadlines(clock.monotonic_s())
             if (closed := self.session.closed) is not None:
                 connection.shut(*closed)
         except Exception:
@@ -268,16 +271,18 @@ class SessionRunner:
         if not connection.is_open:
             self.stop()
             return
-        if self._pinged_at_s is not None:
+        if connection.buffered_bytes:  # nobody is pinged meanwhile: a ping that is due does not count
+            at_s = now_s + min(_STALL_LOOK_S, self._limits.write_stall_timeout_s / 4)
+        elif self._pinged_at_s is not None:
             at_s = self._pinged_at_s + self._limits.pong_timeout_s
         else:
             at_s = max(now_s, connection.last_heard_s + self._limits.ping_interval_s)
-        if connection.buffered_bytes:
-            at_s = min(at_s, now_s + min(_STALL_LOOK_S, self._limits.write_stall_timeout_s / 4))
         with self._host.lock:
             deadline_s = self.session.next_deadline_s()
         if deadline_s is not None:
-            at_s = min(at_s, now_s + max(0.001, deadline_s - self._host.clock.monotonic_s()))
+            wait_s = deadline_s - self._host.clock.monotonic_s()
+            # While the peer does not read, frames that are due stay so: what is left are the session's own ends.
+            at_s = min(at_s, now_s + max(_STALL_LOOK_S if connection.paused else 0.001, wait_s))
         if self._timer is not None:
             if self._timer.when() <= at_s:
                 return

@@ -254,6 +254,9 @@ class FeedWatch:
                 if events or gaps or subscription.cursor != self._last_cursor:
                     self._last_cursor = subscription.cursor
                     await self._sink(Batch(self, events, subscription.cursor, gaps))
+        except RemoteProtocolError as broken:
+            await _hang_up(connection, broken.code)
+            raise
         finally:
             await _hang_up(connection)
 
@@ -404,12 +407,12 @@ def _brief(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-async def _hang_up(connection: ClientConnection) -> None:
+async def _hang_up(connection: ClientConnection, code: int = CloseCode.NORMAL) -> None:
     """Say goodbye in the time of one round trip; a peer that does not answer is not waited for."""
     try:
         connection.close_timeout = 0.5
         async with asyncio.timeout(1.0):
-            await connection.close()
+            await connection.close(code)
     except TRANSPORT_ERRORS:
         pass
     finally:

@@ -104,6 +104,8 @@ class Hub:
         self.ring = Ring(ring_events)
         self.changes = 0
         """The number of the last change of any run."""
+        self.evicted_at = 0
+        """The offset of the last entry about a run that was forgotten; 0: none was."""
         self._runs: OrderedDict[str, _Run] = OrderedDict()
         self._serials = 0
         self._max_event_bytes = self.limits.server_frame_bytes // _EVENT_SHARE
@@ -158,7 +160,7 @@ class Hub:
         for run_id in self.tree.evict(now_unix_ns):
             run = self._runs.pop(run_id, None)
             if run is not None and run.facts is not None:
-                self.ring.append(Entry(b"", 0, run.facts, run.facts, evicted=True))
+                self.evicted_at = self.ring.append(Entry(b"", 0, run.facts, run.facts, evicted=True))
 
     def _record(self, applied: list[Applied]) -> None:
         for item in applied:

@@ -111,7 +111,7 @@ class ServerSession:
     # --- in ------------------------------------------------------------------------------------------
     def receive(self, frame: str | bytes, now_s: float, now_unix_ns: int) -> None:
         """Take one frame. Whatever it holds, the answer is a message or `closed`, never an exception."""
-        self._check_deadlines(now_s)
+        self.check_deadlines(now_s)
         if self.closed is not None:
             return
         if not self._allowed(now_s):
@@ -170,7 +170,7 @@ class ServerSession:
             self._close(CloseCode.FORBIDDEN, f"the token lacks the scope {SCOPE_READ}")
             return
         self._grant = grant
-        self._check_deadlines(now_s)
+        self.check_deadlines(now_s)
         if self.closed is not None:
             return
         self._answer(
@@ -254,7 +254,7 @@ class ServerSession:
             budget_bytes: about how much to give at once; the frame that reaches it is the last. Asking again
                 gives the rest.
         """
-        self._check_deadlines(now_s)
+        self.check_deadlines(now_s)
         out, self._answers = self._answers, []
         if self.closed is not None:
             return out
@@ -295,10 +295,11 @@ class ServerSession:
             now_s: the monotonic clock.
             reconnect_after_s: the span from which clients choose when to come back.
         """
-        self._check_deadlines(now_s)
+        self.check_deadlines(now_s)
         self._draining = reconnect_after_s
 
-    def _check_deadlines(self, now_s: float) -> None:
+    def check_deadlines(self, now_s: float) -> None:
+        """Set `closed` where a time is over (no hello, token expired); for while nothing can be sent or received."""
         if self.closed is not None:
             return
         if self._grant is None:

@@ -56,6 +56,8 @@ class ServerSubscription:
         self._outstanding: deque[int] = deque()
         """Sizes of the frames that were not acknowledged, oldest first."""
         self._outstanding_bytes = 0
+        self._blocked = False
+        """Whether the next frame waits for an `ack`: until it comes time changes nothing."""
         self.opening = self._open(request.cursor)
         """The frames that answer `subscribe`, before anything the window bounds."""
 
@@ -86,8 +88,9 @@ class ServerSubscription:
         return [encode(Subscribed(id=self.id, mode="snapshot")), gap]
 
     def _gap(self, reason: GapReason, cursor: str | None, since: int | None) -> bytes:
-        # Where runs can leave, only the whole state tells which ones did.
-        self._join(None if self._matcher.volatile else since)
+        # Where runs can leave, or were forgotten meanwhile, only the whole state tells which ones did.
+        whole = self._matcher.volatile or (since is not None and self._hub.evicted_at > since)
+        self._join(None if whole else since)
         return encode(Gap(id=self.id, reason=reason, from_=cursor))
 
     def _join(self, since: int | None) -> None:
@@ -106,6 +109,7 @@ class ServerSubscription:
         """Take an `ack`; how many frames are newly acknowledged, `None`: it names one that was never sent."""
         if frames > self._frames_sent:
             return None
+        self._blocked = False
         newly = frames - self._frames_acknowledged
         if newly <= 0:
             return 0
@@ -139,7 +143,7 @@ class ServerSubscription:
 
     def next_deadline_s(self) -> float | None:
         """When `frames` may have something although nothing was published; `None`: never."""
-        if self._window_bytes and self._outstanding_bytes >= self._window_bytes:
+        if self._blocked:
             return None
         deadlines = []
         if self._told_position != self._position:
@@ -149,7 +153,8 @@ class ServerSubscription:
         return min(deadlines, default=None)
 
     def _next(self, now_s: float, now_unix_ns: int) -> list[bytes]:
-        if self._window_bytes and self._outstanding_bytes >= self._window_bytes:
+        self._blocked = bool(self._window_bytes) and self._outstanding_bytes >= self._window_bytes
+        if self._blocked:
             return []
         if self._joining:
             return self._snapshot_frame(now_unix_ns)
@@ -240,6 +245,7 @@ class ServerSubscription:
         if parts:
             return [b"".join((head, b",".join(parts), b"]}"))]
         if self._snapshot:
+            self._blocked = True
             return []
         self._joining = False
         self._snapshot = None
@@ -261,7 +267,8 @@ class ServerSubscription:
     def _has_room(self, size: int) -> bool:
         if not self._window_bytes or not self._outstanding_bytes:
             return True
-        return self._outstanding_bytes + size <= self._window_bytes
+        self._blocked = self._outstanding_bytes + size > self._window_bytes
+        return not self._blocked
 
     def _count(self, frame: bytes) -> None:
         self._frames_sent += 1

@@ -12,6 +12,7 @@ from http import HTTPStatus
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
 
 from otelprogress.exceptions import FeedUnavailable, InvalidValue
 from otelprogress.feed.admission import bearer_item
@@ -395,6 +396,37 @@ def test_closing_sends_what_waits_says_drain_and_closes_1012():
         assert heard[-1]["type"] == "drain"
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 1012
+
+
+def test_an_upgrade_while_the_feed_ends_is_refused_with_503():
+    limits = ServerLimits(close_timeout_s=20)
+    with serving(limits=limits) as server, socket.create_connection(server.address, timeout=20) as late:
+        eventually(lambda: server._connections)
+        closing = threading.Thread(target=server.close, args=(20,))
+        closing.start()
+        eventually(lambda: not server._server.is_serving())
+        late.sendall(
+            f"GET /v1/feed HTTP/1.1\r\nHost: 127.0.0.1:{server.address[1]}\r\nUpgrade: websocket\r\n"
+            "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+            "Sec-WebSocket-Protocol: otelprogress.v1.json\r\n\r\n".encode()
+        )
+        assert late.recv(4096).startswith(b"HTTP/1.1 503")
+        closing.join()
+
+
+def test_nothing_is_compressed_even_where_a_client_offers_it():
+    with (
+        serving() as server,
+        connect(
+            server.url + "/v1/feed",
+            additional_headers={"Authorization": f"Bearer {TOKEN}"},
+            subprotocols=[SUBPROTOCOL],
+            compression="deflate",
+            proxy=None,
+        ) as client,
+    ):
+        assert hello(client)["type"] == "welcome"
+        assert client.protocol.extensions == []
 
 
 def test_closing_twice_or_before_starting_does_nothing():

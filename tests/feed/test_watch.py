@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import os
 import random
 import socket
@@ -10,7 +11,9 @@ import sys
 import threading
 import time
 
+import msgspec
 import pytest
+from websockets.asyncio.server import serve
 
 from otelprogress.exceptions import FeedDenied, FeedUnavailable, InvalidValue, LocalProtocolError
 from otelprogress.feed import runtime_file
@@ -25,6 +28,7 @@ from otelprogress.model.events import OperationView, State
 from otelprogress.model.tree import OperationTree
 from otelprogress.protocol.cursor import CursorKey
 from otelprogress.protocol.hub import Hub
+from otelprogress.protocol.messages import SUBPROTOCOL, Limits
 from tests.faults.proxy import FaultProxy, Plan
 from tests.feed.fakes import ended, noted, progressed, started
 from tests.feed.serving import TOKEN, real_host, serving
@@ -313,6 +317,46 @@ async def test_a_full_feed_is_tried_again_until_there_is_room():
                 # The first refusal of a feed that is named is an answer, not a reason to wait.
                 with pytest.raises(FeedUnavailable, match="503"):
                     await waiting
+
+
+async def test_a_feed_that_skips_a_durable_event_is_left_with_4400_and_asked_for_the_whole_state():
+    asked: list[dict] = []
+    left_with: list[int] = []
+    view = {
+        "id": "r",
+        "handle": "load-1",
+        "name": "load",
+        "state": "running",
+        "as_of_unix_ns": 1,
+        "revision": 1,
+    }
+    after = {"kind": "operation.noted", "operation": {**view, "revision": 5}, "revision": 5, "message": "end"}
+
+    async def skips(connection) -> None:
+        async def tell(kind: str, **fields: object) -> None:
+            await connection.send(json.dumps({"type": kind, "id": "1"} | fields), text=True)
+
+        await connection.recv()
+        limits = msgspec.to_builtins(Limits())
+        await tell(
+            "welcome", connection="c", server={}, epoch="e", ping_interval_s=25.0, limits=limits, now=1
+        )
+        asked.append(json.loads(await connection.recv()))
+        await tell("subscribed", mode="snapshot")
+        await tell("snapshot", operations=[view])
+        await tell("snapshot_end", cursor="c1", complete=True)
+        previous = 3 if len(asked) == 1 else 1
+        await tell("events", cursor="c5", events=[{**after, "previous_durable": previous}])
+        await connection.wait_closed()
+        left_with.append(connection.close_code)
+
+    async with serve(skips, "127.0.0.1", 0, subprotocols=[SUBPROTOCOL]) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with AsyncClient(f"ws://127.0.0.1:{port}", TOKEN, backoff_s=(0.01, 0.05)) as client:
+            taken = await take(client.watch(), 2)
+    assert taken[-1] == ("operation.noted", "end")
+    assert left_with[0] == 4400
+    assert [one.get("cursor") for one in asked] == [None, None]
 
 
 async def test_a_filter_that_the_feed_refuses_is_the_callers_mistake():

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from otelprogress.feed import worker_handler
 from otelprogress.model.events import State
 from tests.feed.fakes import ended, noted, started
 from tests.feed.family import Parent, reporting, reporting_process, serving_parent
@@ -103,6 +104,16 @@ def test_a_first_frame_that_is_no_registration_is_refused(parent: Parent):
         with pytest.raises(Exception, match="4400"):
             connection.recv(timeout=10)
     assert parent.links.stats.refused == 1
+
+
+def test_a_worker_that_does_not_register_in_time_is_closed_4408(
+    parent: Parent, monkeypatch: pytest.MonkeyPatch
+):
+    assert worker_handler._REGISTER_TIMEOUT_S == 5.0
+    monkeypatch.setattr(worker_handler, "_REGISTER_TIMEOUT_S", 0.1)
+    with dial(parent.server, "/v1/worker") as connection:
+        with pytest.raises(Exception, match="4408"):
+            connection.recv(timeout=10)
 
 
 def test_hostile_and_secret_text_of_a_worker_is_cleaned_before_it_is_kept(parent: Parent):

@@ -64,6 +64,23 @@ def test_what_is_offered_arrives_in_order_and_is_forgotten_once_acknowledged():
     assert sender.outgoing() == []
 
 
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b'{"type":"interest","run":"*","rate_hz":10.0}',
+        b'{"type":"command","command_id":"c","operation":"load-1","action":"cancel"}',
+        b'{"type":"drain","reconnect_after_s":[0.5,5.0]}',
+        b'{"type":"error","ref":"events","code":"invalid","message":"no"}',
+    ],
+)
+def test_what_a_later_host_may_say_has_no_effect_on_a_worker(frame: bytes):
+    sender, receiver = LinkSender("w"), LinkReceiver("w")
+    connect(sender, receiver)
+    sender.receive(frame)
+    sender.offer(note(1))
+    assert [event.sequence for event in exchange(sender, receiver)] == [1]
+
+
 def test_nothing_is_sent_before_the_welcome():
     sender = LinkSender("w")
     sender.offer(note(1))

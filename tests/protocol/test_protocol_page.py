@@ -30,6 +30,16 @@ SIDES = {
 FRAMES = re.findall(r"```json (\w+)\n(.*?)```", PAGE, re.DOTALL)
 SHARED = {"worker": {"command_status"}, "host": {"command", "drain", "error"}}
 """Shown once, with the feed."""
+LIMIT_ROWS = {
+    "frame before authentication": lambda limits: f"{limits.hello_frame_bytes // 1024} KiB",
+    "client frame": lambda limits: f"{limits.client_frame_bytes // 1024} KiB",
+    "server frame": lambda limits: f"{limits.server_frame_bytes // 1024} KiB",
+    "nesting of JSON": lambda limits: str(limits.depth),
+    "`hello`": lambda limits: f"within {limits.hello_timeout_s:g} s",
+    "subscriptions of a connection": lambda limits: str(limits.subscriptions),
+    "filter clauses (compared values)": lambda limits: str(limits.filter_clauses),
+    "operations in a snapshot": lambda limits: f"{limits.operations:,}",
+}
 
 
 @pytest.mark.parametrize(("side", "frame"), FRAMES)
@@ -114,6 +124,16 @@ def test_the_close_codes_are_those_of_the_code():
     rows = dict(re.findall(r"^\| (\d{4}) \| (.*?) \|$", PAGE, re.MULTILINE))
     assert rows == {
         str(int(code)): meaning for code, meaning in MEANINGS.items() if code is not CloseCode.NORMAL
+    }
+
+
+def test_the_limits_are_those_of_the_code():
+    limits = messages.Limits()
+    shown = next(json.loads(frame)["limits"] for side, frame in FRAMES if '"limits"' in frame)
+    assert shown == msgspec.to_builtins(limits)
+    rows = dict(re.findall(r"^\| ([^|]+?) \| ([^|]+?) \| [^|]+ \|$", PAGE, re.MULTILINE))
+    assert {name: rows[name] for name in list(rows) if name in LIMIT_ROWS} == {
+        name: text(limits) for name, text in LIMIT_ROWS.items()
     }
 
 

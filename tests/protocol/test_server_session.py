@@ -37,6 +37,12 @@ def test_the_token_of_the_http_request_counts_when_hello_has_none(stage: Stage):
     assert talk.tokens == ["of the header"]
 
 
+def test_where_two_tokens_are_shown_the_one_in_the_hello_counts(stage: Stage):
+    talk = stage.session(hello=False, token="header")
+    talk.say(type="hello", version=1, token="frame")
+    assert (talk.types(), talk.tokens) == (["welcome"], ["frame"])
+
+
 def test_a_wrong_token_is_4401_and_a_missing_scope_4403(stage: Stage):
     talk = stage.session(hello=False, grant=None)
     talk.say(type="hello", version=1)
@@ -124,6 +130,8 @@ def test_a_token_is_renewed_on_the_open_connection(stage: Stage):
         ({"type": "subscribe", "id": "2", "max_rate_hz": 0}, "2", "invalid"),
         ({"type": "subscribe", "id": "2", "filter": {"ended_within_s": 1e308}}, "2", "invalid"),
         ({"type": "subscribe", "id": "1"}, "1", "duplicate"),
+        ({"type": "subscribe", "id": "i" * 65}, "i" * 65, "invalid"),
+        ({"type": "subscribe", "id": "2", "cursor": "c" * 513}, "2", "invalid"),
         ({"type": "unsubscribe", "id": "2"}, "2", "unknown_subscription"),
         ({"type": "ack", "id": "1", "frames": 99}, "1", "invalid"),
         ({"type": "dance", "id": "9"}, "9", "unsupported"),
@@ -337,6 +345,24 @@ def test_where_runs_can_leave_the_whole_state_is_sent_past_retention():
         stage.note(2)
     answer = stage.session().subscribe(cursor=cursor)
     assert {view["id"] for view in answer[2]["operations"]} == {rid(1), rid(2)}
+    assert answer[3]["complete"]
+
+
+def test_past_retention_the_whole_state_is_sent_where_runs_were_forgotten_meanwhile():
+    stage = Stage(ring_events=3)
+    stage.start(1)
+    stage.start(2)
+    wanted = {"roots": False}
+    cursor = stage.session().subscribe(filter=wanted)[-1]["cursor"]
+    stage.end(1)
+    stage.now_s += 700
+    stage.hub.advance(stage.now_ns)
+    for _ in range(4):
+        stage.note(2)
+    answer = stage.session().subscribe(filter=wanted, cursor=cursor)
+    # Whoever knows the first run as a live one learns from what is complete that it is not there any more.
+    assert answer[1]["reason"] == "expired"
+    assert {view["id"] for view in answer[2]["operations"]} == {rid(2)}
     assert answer[3]["complete"]
 
 
