@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 
+from otelprogress.imports import late
+
 if TYPE_CHECKING:
     from opentelemetry.context import Context
 
@@ -157,7 +159,7 @@ def spans_only() -> Instrumentation | None:
         `None` when `OTELPROGRESS_DISABLED` is on.
     """
     global _spans_only, _spans_only_refused
-    with _lock:
+    with late, _lock:  # in this order: whoever configures is inside the first, and may come by here
         if _spans_only is None and not _spans_only_refused:
             from otelprogress.config import is_disabled, strict_from_environment
 

@@ -185,14 +185,20 @@ class Runtime:
 
             try:
                 self._start_feed()
-            except (
-                ThreadRefused
-            ) as error:  # the application has hit a limit of its system: no reason to stop it
+            except ThreadRefused as error:
+                # The application has hit a limit of its system, which is no reason to stop it.
                 _logger.warning("otelprogress: nobody can watch this process: %s", error)
         if self.server is None and self.link is None:
             host.set_wake(self.sampler.ring)
             self.sampler.add_chore(self._drain)
             self.sampler.ensure_started()
+        draws_bars = settings.link is None and self._start_view()
+        if settings.notes_from_logging is not None:
+            from otelprogress.integrations import logging_notes
+
+            handler = logging_notes.install(settings.notes_from_logging)
+            self._undo.append(lambda: logging_notes.uninstall(handler))
+        _install_integrations(settings.integrations)
         ProgressSpanProcessor.bind(
             host.submit,
             writer_id=ins.writer_id,
@@ -203,15 +209,10 @@ class Runtime:
         )
         active.started_in = inherited_context()
         active.flush = self.flush if self.link is not None else None
-        active.current = ins  # last: from here on other threads' operations report
-        if settings.link is None:
-            self._start_view()
-        if settings.notes_from_logging is not None:
-            from otelprogress.integrations import logging_notes
-
-            handler = logging_notes.install(settings.notes_from_logging)
-            self._undo.append(lambda: logging_notes.uninstall(handler))
-        _install_integrations(settings.integrations)
+        active.draws_bars = draws_bars
+        # Last: from here on other threads' operations report. What they take on their way, and wait for the late
+        # imports with, must not be wanted in here any more.
+        active.current = ins
 
     def facts(self) -> dict[str, str]:
         """What a feed says of its process: `otelprogress doctor` shows it."""
@@ -287,22 +288,23 @@ class Runtime:
             # Children of multiprocessing leave through os._exit(), past atexit.
             multiprocessing.Finalize(None, self._shutdown, exitpriority=10)
 
-    def _start_view(self) -> None:
+    def _start_view(self) -> bool:
+        """Returns whether it draws bars."""
         mode = self.settings.view
         if mode == "off" or (mode == "auto" and "_pytest" in sys.modules):
-            return
+            return False
         from otelprogress.view_driver import ViewDriver
         from otelprogress.visualization.terminal import TerminalView, open_view
 
         view = open_view(mode)
         if view is None:
-            return
+            return False
         if self.runtime_path is not None:
             with contextlib.suppress(OSError, ValueError):
                 print("otelprogress: `otelprogress watch` shows this from anywhere", file=sys.stderr)
         self.view = ViewDriver(view, self.host)
         self.view.start()
-        active.draws_bars = isinstance(view, TerminalView)
+        return isinstance(view, TerminalView)
 
     # --- end ---------------------------------------------------------------------------------------------------
 

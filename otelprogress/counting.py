@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from typing import TypeVar, overload
 
+from otelprogress.imports import first_use
 from otelprogress.step import Counts
 from otelprogress.voice import Voice
 
@@ -69,6 +70,7 @@ class Counting(Voice):
         initial: float = 0,
     ) -> Iterator[T] | AsyncIterator[T]:
         """Iterate, counting for the step entered last; see `otelprogress.track`. A `name` makes a child operation."""
+        first_use("otelprogress.track")
         from otelprogress.track import track_under
 
         return track_under(self._step, iterable, name, total=total, unit=unit, initial=initial)

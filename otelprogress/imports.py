@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -62,6 +63,13 @@ class LateImports:
 
 
 late: Final = LateImports()
+
+
+def first_use(module: str) -> None:
+    """Import a module of ours that is about to be needed, inside `late`; costs a look where it is there already."""
+    if module not in sys.modules:  # half imported, it is there too: whoever does that is inside
+        with late:
+            importlib.import_module(module)
 
 
 def fetch(into: dict[str, Any], homes: Mapping[str, Sequence[str]]) -> None:

@@ -20,6 +20,7 @@ from opentelemetry import trace
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from otelprogress import active
+from otelprogress.imports import first_use
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -134,6 +135,7 @@ class Propagated(Generic[P, R]):
             link = self._carrier.get(LINK)
             if link and active.current is None:
                 os.environ.setdefault(LINK, link)  # for the children of this process
+                first_use("otelprogress.runtime")
                 # Looked up by name: the composition root stands above this module.
                 importlib.import_module("otelprogress.runtime").join_link(link)
             # On top of what is current here: baggage and the like of this process stay. A fork may have left an

@@ -19,7 +19,7 @@ from otelprogress import active, commands, voice
 from otelprogress.commands import Commanded
 from otelprogress.counting import Counting
 from otelprogress.exceptions import OperationCancelled
-from otelprogress.imports import fetch, late
+from otelprogress.imports import fetch, first_use, late
 from otelprogress.model import semconv
 from otelprogress.plan import Plan
 from otelprogress.step import ROOT_INDEX, Step, in_ucum
@@ -319,6 +319,7 @@ class Operation(Commanded, Counting):
             return self._step_named(name, total, unit, initial)
         except Exception as error:
             active.contain("step()", error)
+            first_use("otelprogress.no_operation")
             from otelprogress.no_operation import NO_OPERATION
 
             return NO_OPERATION.step(name)
@@ -408,6 +409,7 @@ def begin(
         return _begun(ins, plan, title, below, span, await_span=await_span)
     except Exception as error:
         active.contain(f"the begin of operation {plan.name!r}", error)
+        first_use("otelprogress.no_operation")
         from otelprogress.no_operation import NO_OPERATION
 
         return NO_OPERATION

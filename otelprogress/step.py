@@ -15,6 +15,7 @@ from opentelemetry import context as otel_context
 
 from otelprogress import active
 from otelprogress.exceptions import InvalidValue
+from otelprogress.imports import first_use
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -323,6 +324,7 @@ class Step:
         initial: float = 0,
     ) -> Iterator[T] | AsyncIterator[T]:
         """Iterate, counting the items as done here; see `otelprogress.track`. A `name` makes a child operation."""
+        first_use("otelprogress.track")
         from otelprogress.track import track_under
 
         return track_under(self, iterable, name, total=total, unit=unit, initial=initial)
@@ -345,6 +347,7 @@ class Step:
             unit: `row` means `{row}`.
             every_s: seconds between two answers, at least 0.05.
         """
+        first_use("otelprogress.poller")
         from otelprogress.poller import start_polling
 
         if total is not None or unit is not None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, overload
 from otelprogress import active
 from otelprogress.exceptions import InvalidValue
 from otelprogress.gate import Chunks
+from otelprogress.imports import first_use
 from otelprogress.loops import (
     ENDLESS,
     AsyncIteration,
@@ -225,6 +226,7 @@ def _as_operation(
     controls: Sequence[str] = (),
     below: Step | None = None,
 ) -> Iterator[T] | AsyncIterator[T]:
+    first_use("otelprogress.run")
     from otelprogress.plan import Plan
     from otelprogress.run import begin
 

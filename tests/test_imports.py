@@ -36,11 +36,40 @@ if child == 0:
 raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
+FIRST_USE_OF_EACH = """
+import sys
+import otelprogress as progress
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry import trace
+from otelprogress.imports import late
+
+trace.set_tracer_provider(TracerProvider())
+outside = []
+
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("otelprogress.track", "otelprogress.run", "otelprogress.poller") and not late._lock._is_owned():
+            outside.append(name)
+
+sys.meta_path.insert(0, Watch())
+for _ in progress.track([1], "load"):
+    pass
+with progress.operation("copy") as operation, operation.step("a") as step:
+    step.poll(lambda: 1)
+    list(step.track([1]))
+assert {"otelprogress.track", "otelprogress.run", "otelprogress.poller"} <= set(sys.modules)
+raise SystemExit(len(outside))
+"""
+
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 
 
 def test_a_fork_waits_until_no_thread_is_importing():
     assert subprocess.run([sys.executable, "-c", FORK_DURING_AN_IMPORT], timeout=60).returncode == 0
+
+
+def test_what_is_imported_at_its_first_use_is_imported_where_a_fork_waits():
+    assert subprocess.run([sys.executable, "-c", FIRST_USE_OF_EACH], timeout=60).returncode == 0
 
 
 def test_a_fork_in_the_middle_of_an_import_of_its_own_thread_goes_on():
