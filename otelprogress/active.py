@@ -222,17 +222,18 @@ _MAX_SITES: Final = 1000
 _warned_at: dict[str, float] = {}
 
 
-def misuse(message: str, error: type[ProgressError] | None = None) -> None:
+def misuse(message: str, error: type[ProgressError] | None = None, *, where: str | None = None) -> None:
     """Count a mistake in instrumented code and log it, once per call site per minute; never raises outside strict mode.
 
     Args:
         message: what was wrong and what to do instead.
         error: what strict mode raises; `None`: `UsageError`.
+        where: the call site; `None`: the nearest frame of this thread that is not ours.
 
     Raises:
         ProgressError: in strict mode only.
     """
-    where = count_misuse(message)
+    where = count_misuse(message, where=call_site() if where is None else where)
     ins = current if current is not None else _spans_only
     if ins is not None and ins.strict:
         from otelprogress.exceptions import UsageError
@@ -240,11 +241,12 @@ def misuse(message: str, error: type[ProgressError] | None = None) -> None:
         raise (UsageError if error is None else error)(f"{message} (at {where})")
 
 
-def count_misuse(message: str) -> str:
+def count_misuse(message: str, *, where: str | None = None) -> str:
     """`misuse` that never raises; returns the call site."""
     from otelprogress.model.text import clean
 
-    where = _call_site()
+    if where is None:
+        where = call_site()
     if where not in misuses and len(misuses) >= _MAX_SITES:
         where = "elsewhere"
     misuses[where] = misuses.get(where, 0) + 1
@@ -294,7 +296,8 @@ def contained(call: Callable[P, None]) -> Callable[P, None]:
     return guarded
 
 
-def _call_site() -> str:
+def call_site() -> str:
+    """`file:line` of the nearest frame of this thread that is not ours."""
     frame = sys._getframe(2)
     while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).startswith("otelprogress."):
         frame = frame.f_back

@@ -25,10 +25,12 @@ class Poll:
         step: where the answers count.
         fn: gives an absolute count.
         every_s: seconds between two answers.
+        where: `poll()` was called there: `file:line`.
     """
 
-    def __init__(self, step: Step, fn: Callable[[], float], every_s: float) -> None:
+    def __init__(self, step: Step, fn: Callable[[], float], every_s: float, *, where: str) -> None:
         self._step = step
+        self._where = where
         self._fn = fn
         self._every_s = every_s
         self._needs_open = step.open
@@ -72,22 +74,26 @@ class Poll:
             if count is None:
                 raise InvalidValue(f"it answered {answer!r}, which is no count")
         except Exception as error:
-            _complain(f"the function given to poll() failed: {type(error).__name__}: {error}")
+            _complain(f"{self._name()} given to poll() failed: {type(error).__name__}: {error}", self._where)
             return None
         return count
+
+    def _name(self) -> str:
+        name = getattr(self._fn, "__qualname__", None)
+        return f"{name}()" if isinstance(name, str) else "the function"
 
     def _count(self, count: float) -> None:
         self._step.advance_by_difference(count - self._last)
         self._last = count
 
 
-def _complain(message: str) -> None:
+def _complain(message: str, where: str) -> None:
     ins = active.current
     if ins is not None and ins.strict and ins.sampler is not None:
         # Nobody would catch it in the polling thread.
-        active.count_misuse(message)
+        active.count_misuse(message, where=where)
         return
-    active.misuse(message)
+    active.misuse(message, where=where)
 
 
 def start_polling(step: Step, fn: Callable[[], float], every_s: float) -> None:
@@ -99,7 +105,7 @@ def start_polling(step: Step, fn: Callable[[], float], every_s: float) -> None:
     if seconds is None or seconds < MIN_EVERY_S:
         active.misuse(f"poll(every_s={every_s!r}): a number of seconds, at least {MIN_EVERY_S}", InvalidValue)
         seconds = MIN_EVERY_S if seconds is not None else 1.0
-    poll = Poll(step, fn, min(seconds, MAX_EVERY_S))
+    poll = Poll(step, fn, min(seconds, MAX_EVERY_S), where=active.call_site())
     step.operation._polls.append(poll)
     if ins.sampler is None:
         poll.ask()

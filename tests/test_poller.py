@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import threading
 
 import pytest
@@ -61,3 +62,15 @@ def test_without_a_thread_a_poll_is_asked_at_once_and_at_the_end():
         assert operation.root.completed == 2
         rows[0] = 7
     assert said.ended("load").completed == 7
+
+
+def test_a_poll_that_fails_names_its_function_and_where_it_was_given(sampler, caplog):
+    def rows_done() -> float:
+        raise ValueError("not yet")
+
+    with recording(sampler=sampler), progress.operation("load") as operation:
+        line = inspect.currentframe().f_lineno + 1
+        operation.poll(rows_done)
+        eventually(lambda: active.misuses)
+    assert list(active.misuses) == [f"{__file__}:{line}"]
+    assert "rows_done() given to poll() failed: ValueError: not yet" in caplog.text
