@@ -9,9 +9,16 @@ from __future__ import annotations
 from typing import Final
 
 from otelprogress.model import formats
-from otelprogress.model.events import NO_STEP_INDEX, FeedEvent, OperationView, State, StepView
+from otelprogress.model.events import NO_STEP_INDEX, FeedEvent, OperationView, State, StepState, StepView
 from otelprogress.model.text import clean
-from otelprogress.visualization.view_model import MAX_NAME_CHARS, counts_of, outcome_text, quoted, title_of
+from otelprogress.visualization.view_model import (
+    MAX_NAME_CHARS,
+    counts_of,
+    expects,
+    outcome_text,
+    quoted,
+    title_of,
+)
 
 SNAPSHOT: Final = "snapshot"
 PROGRESSED: Final = "operation.progressed"
@@ -71,7 +78,7 @@ def _step_ended(step: StepView | None, view: OperationView) -> str | None:
         text += f", {figures}"
     if view.live and view.ratio is not None:
         text += f"; {formats.percent(view.ratio)} done"
-        if view.eta is not None:
+        if view.eta is not None and expects(view) and step.state is not StepState.FAILED:
             text += f", eta {formats.eta(view.eta, dash='-')}"
     return text
 
@@ -86,7 +93,7 @@ def _state_text(view: OperationView) -> str:
     text = str(view.state)
     if view.ratio is not None:
         text += f" at {formats.percent(view.ratio)}"
-        if view.eta is not None:
+        if view.eta is not None and expects(view):
             text += f", eta {formats.eta(view.eta, dash='-')}"
     step = view.step
     if step is not None:

@@ -12,6 +12,7 @@ from otelprogress.visualization.view_model import (
     MAX_NAME_CHARS,
     children_text,
     counts_of,
+    expects,
     outcome_text,
     quoted,
     reason_of,
@@ -53,7 +54,7 @@ def _cells(view: OperationView, now_unix_ns: int) -> tuple[str, ...]:
         state_text(view),
         formats.percent(view.ratio) if view.ratio is not None else _NOTHING,
         formats.eta(view.eta, passed_s=passed_s, dash="-")
-        if view.eta is not None and view.live
+        if view.eta is not None and expects(view)
         else _NOTHING,
         step_text(view) or _NOTHING,
         formats.age((now_unix_ns - view.started_at_unix_ns) / 1e9),
@@ -79,7 +80,7 @@ def page_lines(view: OperationView, now_unix_ns: int) -> list[str]:
         say("heard", f"{formats.age((now_unix_ns - view.updated_at_unix_ns) / 1e9)} ago")
     if view.ratio is not None:
         done = formats.percent(view.ratio) + (" (estimated)" if view.ratio_source == "estimated" else "")
-        if view.live and view.eta is not None:
+        if view.eta is not None and expects(view):
             passed_s = max(0, now_unix_ns - view.as_of_unix_ns) / 1e9
             done += f", eta {formats.eta(view.eta, passed_s=passed_s, dash='-')}"
         say("done", done)

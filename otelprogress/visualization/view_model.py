@@ -162,13 +162,18 @@ def _step_elapsed_s(step: StepView, now_unix_ns: int) -> float | None:
 
 
 def counts_of(step: StepView, rate: float | None) -> str:
-    """`61.2k/120k row (51%) 2.0k/s, rejected 12`; empty where the step counts nothing."""
+    """`61.2k/120k row (51%) 2.0k/s, rejected 12`; empty where the step counts nothing.
+
+    An ended step says what it counted and no percent that its counts contradict: `3/9` succeeds as a whole.
+    """
     texts: list[str] = []
     if step.completed is not None:
         texts.append(formats.counts(step.completed, step.total, step.unit))
         if step.total and step.index != NO_STEP_INDEX:
-            share = step.ratio if step.ratio is not None else step.completed / step.total
-            texts.append(f"({formats.percent(share)})")
+            counted = formats.percent(step.completed / step.total)
+            shown = counted if step.ratio is None else formats.percent(step.ratio)
+            if shown == counted or step.state is StepState.RUNNING:
+                texts.append(f"({shown})")
         if rate is not None and step.state is StepState.RUNNING:
             texts.append(formats.rate(rate, step.unit))
     text = " ".join(texts)
@@ -177,6 +182,13 @@ def counts_of(step: StepView, rate: float | None) -> str:
         for name, value in list(step.counters.items())[:_MAX_COUNTERS_SHOWN]
     ]
     return ", ".join([text, *named] if text else named)
+
+
+def expects(view: OperationView) -> bool:
+    """Whether an ETA is worth showing: not once it ended, and not beside a step that failed."""
+    return (
+        view.live and view.eta is not None and (view.step is None or view.step.state is not StepState.FAILED)
+    )
 
 
 def _now_elapsed_s(view: OperationView, now_unix_ns: int) -> float:
@@ -241,7 +253,7 @@ def _figures(view: OperationView, now_unix_ns: int) -> list[Part]:
             text += f" (usually moves every {formats.interval(view.usual_interval_s)})"
         text += f"; alive {formats.age(_ago_s(view.updated_at_unix_ns, now_unix_ns))} ago"
         parts.append(Part(text, Tone.WARN))
-    elif view.eta is not None:
+    elif view.eta is not None and expects(view):
         parts.append(Part(f"eta {formats.eta(view.eta, passed_s=_ago_s(view.as_of_unix_ns, now_unix_ns))}"))
     else:
         parts.append(Part(formats.duration(_now_elapsed_s(view, now_unix_ns)), Tone.DIM))

@@ -5,6 +5,8 @@ import pytest
 
 from otelprogress.model.events import FeedEvent, State, StepState
 from otelprogress.visualization.lines import line_of, state_line
+from otelprogress.visualization.table import page_lines, table_lines
+from otelprogress.visualization.view_model import tree_rows
 from tests.visualization.screen import NOW, SECOND, make_step, make_view, nightly_load, reindex
 
 
@@ -19,7 +21,22 @@ def line(kind: str, view=None, **fields: object) -> str | None:
         (line("step.started"), "nightly_load-2 step 3/3 load started"),
         (
             line("step.ended", step=make_step("clean it", 1, StepState.FAILED)),
-            'nightly_load-2 step 2/3 "clean it" failed; 67% done, eta 1-2m',
+            'nightly_load-2 step 2/3 "clean it" failed; 67% done',
+        ),
+        (
+            line(
+                "step.ended",
+                step=make_step("clean", 1, StepState.FAILED, completed=3.0, total=9.0, ratio=1 / 3),
+            ),
+            "nightly_load-2 step 2/3 clean failed, 3/9 (33%); 67% done",
+        ),
+        (
+            line("step.ended", step=make_step("clean", 1, completed=3.0, total=9.0, ratio=1.0)),
+            "nightly_load-2 step 2/3 clean succeeded, 3/9; 67% done, eta 1-2m",
+        ),
+        (
+            line("step.ended", step=make_step("clean", 1, completed=9.0, total=9.0, ratio=1.0)),
+            "nightly_load-2 step 2/3 clean succeeded, 9/9 (100%); 67% done, eta 1-2m",
         ),
         (line("operation.noted", message="x\ny", level="warning"), 'nightly_load-2 warning "x y"'),
         (line("operation.noted", message="x", folded=9), 'nightly_load-2 info "x" (and 9 more)'),
@@ -69,6 +86,16 @@ def test_a_step_without_a_step_says_nothing():
 def test_the_state_of_an_operation_without_steps_has_its_counts():
     step = make_step("", -1, StepState.RUNNING, completed=5)
     assert state_line(make_view(1, step=step)) == "load-1 running; 5"
+
+
+def test_nothing_is_expected_while_the_step_that_failed_is_the_last_one_heard_of():
+    failed = make_step("load", 2, StepState.FAILED, completed=3.0, total=9.0)
+    view = msgspec.structs.replace(nightly_load(), step=failed)
+    assert state_line(view) == "nightly_load-2 running at 67%; step 3/3 load 3/9 (33%)"
+    assert "eta" not in "\n".join(page_lines(view, NOW))
+    assert "1-2m" not in "\n".join(table_lines([view], NOW))
+    rows = tree_rows([view], NOW)
+    assert not any("eta" in part.text for row in rows for part in row.parts)
 
 
 def test_the_handle_is_cleaned_too():
