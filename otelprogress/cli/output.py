@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
+import select
 import sys
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +30,38 @@ def say(line: str) -> None:
     """One line for the reader of the output, at once: a pipe's reader must not wait for a full buffer."""
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
+
+
+_LOOK_EVERY_S: Final = 0.3
+
+
+def reader_left() -> bool:
+    """Whether nobody can read the standard output any more; `False` also where the system cannot tell."""
+    try:
+        descriptor = sys.stdout.fileno()
+        poll = select.poll()
+    except (AttributeError, OSError, ValueError):  # no descriptor, or no poll on this system
+        return False
+    poll.register(descriptor, 0)  # errors and hang-ups are told without being asked for
+    return any(flags & (select.POLLERR | select.POLLHUP) for _, flags in poll.poll(0))
+
+
+async def while_read(work: Coroutine[Any, Any, None]) -> None:
+    """Do what prints now and then, as long as somebody reads: `| head -1` must not wait for a second line.
+
+    Raises:
+        BrokenPipeError: the reader left.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        while not task.done():
+            await asyncio.wait([task], timeout=_LOOK_EVERY_S)
+            if not task.done() and reader_left():
+                raise BrokenPipeError
+        task.result()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 def remark(line: str) -> None:

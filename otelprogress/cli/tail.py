@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from otelprogress.cli import connection, options
-from otelprogress.cli.output import json_line, say
+from otelprogress.cli.output import json_line, say, while_read
 
 if TYPE_CHECKING:
     from otelprogress.feed.client import AsyncClient
@@ -90,9 +90,9 @@ async def _tail(
     async with client:
         watched = open_watch()
         if digest_every_s is None:
-            await _print_events(watched)
+            await while_read(_print_events(watched))
         else:
-            await _print_digests(watched, digest_every_s, max_tokens)
+            await while_read(_print_digests(watched, digest_every_s, max_tokens))
 
 
 async def _print_events(watched: Watch) -> None:

@@ -13,7 +13,7 @@ import typer
 
 from otelprogress.cli import connection, options
 from otelprogress.cli.exit_codes import ExitCode
-from otelprogress.cli.output import remark, say
+from otelprogress.cli.output import remark, say, while_read
 
 if TYPE_CHECKING:
     from otelprogress.feed.client import AsyncClient
@@ -44,10 +44,13 @@ def watch(
 async def _print_lines(client: AsyncClient, name: str | None) -> None:
     from otelprogress.visualization.lines import line_of
 
-    async with client:
+    async def print_milestones() -> None:
         async for event in client.watch(name, level="milestones", roots=False):
             if (line := line_of(event)) is not None:
                 say(line)
+
+    async with client:
+        await while_read(print_milestones())
 
 
 async def _draw(client: AsyncClient, name: str | None) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 
+import pytest
+
 from otelprogress.feed import runtime_file
 from tests.e2e.test_watch import CLI, program
 from tests.waiting import eventually
@@ -49,6 +51,22 @@ def test_a_script_lists_waits_and_learns_of_the_loss():
     assert lost["state"] == "lost"
     assert shell("wait", "reindex-1").returncode == 1
     assert shell("doctor").returncode == 4
+
+
+@pytest.mark.parametrize(
+    "command", [["tail", "--level", "terminal"], ["tail", "--level", "terminal", "--digest"], ["watch"]]
+)
+def test_a_command_whose_reader_has_left_ends_without_another_event(command: list[str]):
+    with program("reindex"):
+        eventually(listed, 30)
+        # No outcome comes: all that could end it is the reader, who goes after the first line.
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        with subprocess.Popen([*CLI, *command], **pipes, text=True) as tail:
+            assert tail.stdout.readline()
+            assert tail.poll() is None
+            tail.stdout.close()
+            assert tail.wait(30) == 0
+            assert tail.stderr.read() == ""
 
 
 def test_a_feed_that_is_not_there_or_refuses_us_has_an_exit_code(tmp_path):
