@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
     from otelprogress.active import Instrumentation
-    from otelprogress.model.events import State, StepState, run_id
+    from otelprogress.model.events import Event, State, StepState, run_id
     from otelprogress.otel.emitter import SpanLedger
     from otelprogress.otel.span_processor import Claim, claim_next_span
     from otelprogress.outcome import (
@@ -97,6 +97,7 @@ class Operation(Commanded, Counting):
         "_awaits_span",
         "_claim",
         "_ended_by_us",
+        "_ends",
         "_parent_context",
         "_parent_span_id",
         "_plan",
@@ -123,6 +124,7 @@ class Operation(Commanded, Counting):
         self.inherited = False
         self._polls: list[Poll] = []
         self._ended_by_us = True
+        self._ends = False
         self._awaits_span = False
         self._claim: Claim | None = None
         self._parent_context: Context | None = None
@@ -145,6 +147,11 @@ class Operation(Commanded, Counting):
 
     def _begin(self, span: Span | None = None) -> None:
         """Open or adopt the span and say `operation.started`."""
+        self._open_span(span)
+        self._lives(self._started())
+
+    def _open_span(self, span: Span | None) -> None:
+        """Have a span, and with it a run id."""
         ins = self.instrumentation
         self._awaits_span = False
         parent = self._parent_context
@@ -168,7 +175,10 @@ class Operation(Commanded, Counting):
         self.sampled = opened.sampled
         self._started_unix_ns = getattr(opened.span, "start_time", None) or time.time_ns()
         self._parent_span_id = parent_span_id(parent, opened.trace_id, opened.parent_span_id)
-        self._say(
+
+    def _started(self) -> Event | None:
+        plan = self._plan
+        return self._made(
             semconv.OPERATION_STARTED,
             time_unix_ns=self._started_unix_ns,
             name=plan.name,
@@ -177,7 +187,7 @@ class Operation(Commanded, Counting):
             parent_span_id=self._parent_span_id,
             start_unix_ns=self._started_unix_ns,
             span_kind=plan.kind.name.lower(),
-            trace_state=opened.span.get_span_context().trace_state.to_header() or None,
+            trace_state=self.span.get_span_context().trace_state.to_header() or None,
             steps=plan.steps or None,
             step_weights=plan.weights or None,
             expected_children=plan.expected_children,
@@ -186,23 +196,38 @@ class Operation(Commanded, Counting):
             controls=plan.controls or None,
             stall_after_s=plan.stall_after_s,
             attributes=shown(plan.attributes),
-            lease_s=ins.lease_s,
+            lease_s=self.instrumentation.lease_s,
         )
-        ins.live[self.run_id] = self
+
+    def _lives(self, started: Event | None) -> None:
+        """Say that it started, and let the sampler look at it from here on."""
+        self._hand_over(started)
+        ins = self.instrumentation
+        with self._event_lock:
+            if not self.ended:  # by another thread, meanwhile
+                ins.live[self.run_id] = self
         if ins.sampler is not None:
             ins.sampler.operation_began()
 
     def _begin_with(self, span: Span) -> None:
         """The span that it waited for was opened."""
-        with self._event_lock:
-            if self._awaits_span and not self.ended:
-                self._begin(span)
+        self._begin_awaited(span)
 
     def _ensure_begun(self) -> None:
         """It says something before the span that it waits for was opened: it gets one of its own."""
+        if self._awaits_span or not self.run_id:
+            self._begin_awaited(None)
+
+    def _begin_awaited(self, span: Span | None) -> None:
+        # Opening a span of its own runs samplers and processors of the user's with the lock held: whoever wants to
+        # say something has to wait for its run id anyway. A span that is adopted was opened already.
         with self._event_lock:
-            if self._awaits_span:
-                self._begin()
+            if not self._awaits_span or self.ended:
+                return
+            self._open_span(span)
+            started = self._started()
+        # Outside: what others say now has a higher number, and a host puts it in order.
+        self._lives(started)
 
     def _span_ends(self) -> None:
         """Its adopted span is being ended by its opener."""
@@ -254,15 +279,19 @@ class Operation(Commanded, Counting):
     def _end(self, state: State, *, message: str | None = None, **fields: Any) -> None:
         ins = self.instrumentation
         with self._event_lock:
-            if self.ended:
+            if self.ended or self._ends:
                 return
-            try:
-                self._ensure_begun()
-                if self._claim is not None:
-                    self._claim.release()
-                for poll in self._polls:
-                    poll.finish(ask=ins.sampler is None)
-            finally:
+            self._ends = True
+        try:
+            # Outside the lock: processors and polls of the user's run in there, and may wait for who wants to say
+            # something. What is said meanwhile comes before the end.
+            self._ensure_begun()
+            if self._claim is not None:
+                self._claim.release()
+            for poll in list(self._polls):
+                poll.finish(ask=ins.sampler is None)
+        finally:
+            with self._event_lock:
                 self.ended = True
                 self._state = state
                 ins.live.pop(self.run_id, None)
@@ -364,12 +393,14 @@ class Operation(Commanded, Counting):
             step._entered -= 1
             if step._entered or self.ended:
                 return
-            for poll in [each for each in self._polls if each._step is step]:
-                poll.finish(ask=ins.sampler is None)
+            over = [each for each in self._polls if each._step is step]
+            for poll in over:
                 self._polls.remove(poll)
             self._open.remove(step)
             self._moved = step
             self._step = self._open[-1] if self._open else self.root
+        for poll in over:  # outside the lock: it is the user's function that is asked
+            poll.finish(ask=ins.sampler is None)
         # A step that was cancelled half way was not done: "skipped" would count as done.
         failed = outcome_of(error) is not State.SUCCEEDED
         self._say(

@@ -93,12 +93,27 @@ class Voice:
         self, kind: str, *, time_unix_ns: int | None = None, step: Step | None = None, **fields: Any
     ) -> None:
         """One durable event, with the current step and its counts."""
-        ins = self.instrumentation
+        self._hand_over(self._made(kind, time_unix_ns=time_unix_ns, step=step, **fields))
+
+    def _made(
+        self, kind: str, *, time_unix_ns: int | None = None, step: Step | None = None, **fields: Any
+    ) -> Event | None:
+        """The event, with the next number of this run; `None`: it could not be made, which is counted."""
         try:
             with self._event_lock:
-                event = self._event(
+                return self._event(
                     kind, time_unix_ns or time.time_ns(), step or self._moved, next(self._sequence), fields
                 )
+        except Exception as problem:
+            active.count_misuse(f"an event could not be made: {type(problem).__name__}: {problem}")
+            return None
+
+    def _hand_over(self, event: Event | None) -> None:
+        """Let it out: to the span, the application's logs and the host."""
+        if event is None:
+            return
+        ins = self.instrumentation
+        try:
             # A signal handler may have interrupted this very thread in here, with the span's lock held: what it says
             # goes past the span. (A list: taking an entry out is one call, whatever other threads do.)
             me = threading.get_ident()
@@ -110,7 +125,7 @@ class Voice:
             finally:
                 self._saying.remove(me)
         except Exception as problem:
-            active.count_misuse(f"an event could not be made: {type(problem).__name__}: {problem}")
+            active.count_misuse(f"an event could not be said: {type(problem).__name__}: {problem}")
 
     def _event(
         self, kind: str, time_unix_ns: int, step: Step, sequence: int | None, said: dict[str, Any]

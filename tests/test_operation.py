@@ -753,3 +753,66 @@ def test_what_a_signal_handler_says_does_not_wait_for_what_it_interrupted(export
     assert all(said_inside)
     assert {event.message for event in said.of("operation.noted")} == {"interrupted", "from a handler"}
     assert "otelprogress.operation.noted" in [event.name for event in exported.get_finished_spans()[0].events]
+
+
+# --- who waits for whom -----------------------------------------------------------------------------------------------
+
+
+def says_elsewhere(operation: progress.Operation, message: str) -> bool:
+    """Whether another thread can say something now, without this one going on."""
+    thread = threading.Thread(target=operation.note, args=(message,), daemon=True)
+    thread.start()
+    thread.join(10)
+    return not thread.is_alive()
+
+
+def test_what_hears_of_a_start_may_wait_for_another_thread_of_the_operation(said):
+    emitter, free = active.current.emitter, []
+
+    class Waiting:
+        def emit(self, event, span, ledger) -> None:
+            if event.kind.endswith("operation.started"):
+                free.append(says_elsewhere(progress.current_operation(), "from elsewhere"))
+            emitter.emit(event, span, ledger)
+
+        def finish(self, span, ledger) -> None:
+            emitter.finish(span, ledger)
+
+    active.current.emitter = Waiting()
+
+    @progress.operation("report", adopt="inner")
+    def report() -> None:
+        progress.note("before any span")
+
+    report()
+    assert free == [True]
+    in_order = sorted(said.events, key=lambda event: event.sequence)
+    assert [event.kind.rpartition("otelprogress.")[2] for event in in_order] == [
+        "operation.started",
+        "operation.noted",
+        "operation.noted",
+        "operation.ended",
+    ]
+
+
+def test_a_poll_that_is_asked_at_the_end_may_wait_for_another_thread_of_the_operation(said):
+    free = []
+
+    def count() -> float:
+        free.append(says_elsewhere(operation, "still here"))
+        return 3
+
+    with progress.operation("load") as operation:
+        with operation.step("copy") as step:
+            step.poll(count)
+        operation.poll(count)
+    assert free == [True] * 4
+    assert len(said.of("operation.noted")) == 4
+    assert said.ended("load").state is State.SUCCEEDED
+
+
+def test_an_end_out_of_a_poll_that_is_asked_at_the_end_is_the_same_end(said):
+    with progress.operation("load") as operation:
+        answers = iter([lambda: 1, operation.end])
+        operation.poll(lambda: next(answers)() or 2)
+    assert said.ended("load").completed == 2
