@@ -54,7 +54,8 @@ def configure(
     that appear later too, and none is ever set. `None` leaves a setting to the environment. A second call with the
     same settings does nothing, with others it warns and does nothing. In a child process of a configured one it
     reports to the parent and opens no port. `OTELPROGRESS_DISABLED=1` makes it do nothing, and so does the pytest
-    fixture `progress_capture`: what the code under test reports is the test's.
+    fixture `progress_capture`: what the code under test reports is the test's. Where the system starts no more threads
+    it opens no port either, says so in a warning, and the application goes on.
 
     Args:
         service_name: `service.name` where the application has no provider that says it (`OTEL_SERVICE_NAME`).

@@ -93,7 +93,8 @@ class Sampler:
             thread = threading.Thread(target=self._run, name="otelprogress-sampler", daemon=True)
             try:
                 thread.start()
-            except RuntimeError as error:  # no thread left, or the interpreter is leaving: the next begin tries again
+            except RuntimeError as error:
+                # No thread is left, or the interpreter is leaving. The next operation tries again.
                 if not self._refused:
                     _logger.warning("otelprogress: nothing is shown until a thread can be started: %s", error)
                 self._refused = True

@@ -52,7 +52,8 @@ class ViewDriver:
         self._changed.set()
         if self._thread is None and not self._closed:
             thread = threading.Thread(target=self._run, name="otelprogress-view", daemon=True)
-            with contextlib.suppress(RuntimeError):  # no thread left: the next event tries again, close() draws
+            # Where no thread is left the next event tries again, and close() draws.
+            with contextlib.suppress(RuntimeError):
                 thread.start()
                 self._thread = thread
 

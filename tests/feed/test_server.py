@@ -17,7 +17,7 @@ from websockets.sync.client import connect
 from otelprogress.exceptions import FeedUnavailable, InvalidValue
 from otelprogress.feed.admission import bearer_item
 from otelprogress.feed.connection import ServerLimits
-from otelprogress.feed.server import WebSocketServer
+from otelprogress.feed.server import ThreadRefused, WebSocketServer
 from otelprogress.protocol.messages import SUBPROTOCOL
 from tests.feed.fakes import ended, noted, progressed, run_id, started
 from tests.feed.serving import TOKEN, dial, hear, hear_until, hello, real_host, say, serving, subscribe
@@ -498,3 +498,19 @@ def test_a_server_can_be_started_beside_a_running_loop():
             return await asyncio.to_thread(lambda: "ok" if still_serves(server) else "no")
 
     assert asyncio.run(main()) == "ok"
+
+
+def test_without_a_thread_left_it_says_so_and_leaves_nothing_open(monkeypatch):
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    server = WebSocketServer(real_host(), token=TOKEN, port=port)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(ThreadRefused, match="can't start new thread"):
+            server.start()
+    server.close()
+    with socket.create_server(("127.0.0.1", port)):  # nobody listens there
+        pass
