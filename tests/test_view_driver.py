@@ -87,3 +87,17 @@ def test_a_view_that_fails_is_counted_and_drawn_again():
     host.submit(event(semconv.OPERATION_NOTED, 2, message="x"))
     eventually(lambda: screen.drawn)
     driver.close()
+
+
+def test_without_a_thread_left_the_end_is_drawn_when_it_closes(monkeypatch):
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    screen, host, driver = made()
+    host.submit(event(semconv.OPERATION_STARTED, 1, name="load"))
+    host.submit(event(semconv.OPERATION_ENDED, 2, state=State.SUCCEEDED))
+    assert host.stats.listener_failures == 0
+    driver.close()
+    assert screen.drawn == [["succeeded"]]
+    assert screen.stopped == 1

@@ -191,6 +191,7 @@ class Host:
             wake()
         except Exception:
             self.stats.wake_failures += 1
+            self._rung = False  # nobody heard it: the next event rings again
 
     def _complain(self) -> None:
         """Say at most once a minute what was dropped, on the draining thread."""

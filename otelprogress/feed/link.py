@@ -167,7 +167,10 @@ class LinkClient:
         with self._settled:
             self._flush_wanted += 1
             wanted = self._flush_wanted
-            self._ring()
+            try:
+                self._ring()
+            except RuntimeError:  # it got no thread: nothing will leave
+                return False
             flushed = self._settled.wait_for(
                 lambda: (
                     self._given_up
@@ -190,7 +193,8 @@ class LinkClient:
             return
         self._closing_at_s = time.monotonic() + timeout_s
         self._retry_at_s = 0.0
-        self._ring()
+        with contextlib.suppress(RuntimeError):  # it got no thread: nothing will leave
+            self._ring()
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout_s)
@@ -233,9 +237,10 @@ class LinkClient:
             self._thread = thread
             try:
                 thread.start()
-            except RuntimeError:  # no thread left, or the interpreter is leaving: the next event tries again
+            except RuntimeError:  # no thread left, or the interpreter is leaving
                 self._thread = None
                 self._close_bell()
+                raise  # to the host, which counts it and rings again with the next event
 
     def _close_bell(self) -> None:
         bell, self._bell = self._bell, None

@@ -206,3 +206,17 @@ def test_a_parent_that_stands_still_costs_one_wait_and_not_one_for_each_task(tmp
             assert not link.flush(60)
         assert time.monotonic() - began_s < 30
         link.close(0.5)
+
+
+def test_a_link_that_got_no_thread_begins_with_the_next_event(parent: Parent, monkeypatch):
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with reporting(parent) as (host, link):
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", refuse)
+            host.submit(started())
+            assert host.stats.wake_failures == 1
+            assert not link.flush(10)
+        host.submit(ended(2))
+        assert eventually(lambda: parent.state() is State.SUCCEEDED)
