@@ -209,16 +209,13 @@ class Operation(Commanded, Counting):
         if ins.sampler is not None:
             ins.sampler.operation_began()
 
-    def _begin_with(self, span: Span) -> None:
-        """The span that it waited for was opened."""
-        self._begin_awaited(span)
-
     def _ensure_begun(self) -> None:
         """It says something before the span that it waits for was opened: it gets one of its own."""
         if self._awaits_span or not self.run_id:
-            self._begin_awaited(None)
+            self._begin_with(None)
 
-    def _begin_awaited(self, span: Span | None) -> None:
+    def _begin_with(self, span: Span | None) -> None:
+        """The span that it waited for was opened; `None`: it gets one of its own."""
         # Opening a span of its own runs samplers and processors of the user's with the lock held: whoever wants to
         # say something has to wait for its run id anyway. A span that is adopted was opened already.
         with self._event_lock:
