@@ -14,6 +14,10 @@ about it would change the epoll set that parent and child share.
 from __future__ import annotations
 
 import contextlib
+
+# `getaddrinfo` imports it with the first host name, on the feed's or the link's thread: a fork in that moment leaves
+# the child with a module that is being imported for ever, and its link would never connect (seen under load).
+import encodings.idna  # noqa: F401
 import os
 import resource
 import socket

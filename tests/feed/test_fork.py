@@ -149,3 +149,14 @@ def test_a_released_peer_is_a_strangers_again(listener: socket.socket):
         finally:
             accepted.close()
             end(pid)
+
+
+def test_nothing_is_left_for_a_network_thread_to_import_while_another_forks():
+    script = (
+        "import sys, otelprogress.feed.link_wire, otelprogress.feed.server; before = set(sys.modules); import socket;"
+        "socket.getaddrinfo('127.0.0.1', 1); print(sorted(set(sys.modules) - before))"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert loaded.stdout.strip() == "[]"
