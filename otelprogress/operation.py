@@ -1,4 +1,8 @@
-"""`operation()` as a decorator and in `with`, and the functions that speak to whatever operation is current."""
+"""`operation()` as a decorator and in `with`, and the functions that speak to whatever operation is current.
+
+Longer than most modules: what it wraps comes in four kinds (functions, coroutines, generators, async generators),
+each with the same few lines around it, and every public function carries its limits in its docstring.
+"""
 
 from __future__ import annotations
 

@@ -11,7 +11,6 @@ nobody else wants the record.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 from opentelemetry._logs import SeverityNumber
@@ -20,7 +19,6 @@ from opentelemetry.sdk._logs import LogRecordProcessor, ReadWriteLogRecord
 from opentelemetry.trace import TraceFlags, get_current_span
 
 from otelprogress.model import mapping, semconv
-from otelprogress.model.events import Event
 from otelprogress.otel import span_tap
 from otelprogress.otel.notes import note
 from otelprogress.otel.outlet import OUTLET
@@ -35,33 +33,10 @@ class ProgressLogProcessor(LogRecordProcessor):
     def __init__(self) -> None:
         self.errors = 0
 
-    @staticmethod
-    def bind(
-        submit: Callable[[Event], object],
-        *,
-        writer_id: str = "",
-        lease_s: float | None = None,
-        service: str | None = None,
-        process_id: int | None = None,
-        enclosing: Callable[[Context | None], int | None] | None = None,
-    ) -> None:
-        """Open the outlet of every processor of this process, also of those that the application made.
-
-        The arguments are those of `Outlet.open`; both kinds of processors share the one outlet.
-        """
-        OUTLET.open(
-            submit,
-            writer_id=writer_id,
-            lease_s=lease_s,
-            service=service,
-            process_id=process_id,
-            enclosing=enclosing,
-        )
-
-    @staticmethod
-    def unbind() -> None:
-        """Close the outlet."""
-        OUTLET.close()
+    bind = staticmethod(OUTLET.open)
+    """Open the outlet of every processor of this process, also of those that the application made."""
+    unbind = staticmethod(OUTLET.close)
+    """Close it: all processors fall silent."""
 
     def attach_to(self, provider: Any) -> None:
         """Add this processor to an SDK LoggerProvider, unless one of ours listens there already."""

@@ -36,7 +36,7 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.trace import Span as ApiSpan
 
 from otelprogress.model import mapping, semconv
-from otelprogress.model.events import Event, Source
+from otelprogress.model.events import Source
 from otelprogress.model.rules import RuleSet, SpanFacts, SpanRule
 from otelprogress.otel import span_tap
 from otelprogress.otel.notes import flush_notes, note
@@ -124,33 +124,10 @@ class ProgressSpanProcessor(SpanProcessor):
 
     # --- set-up -------------------------------------------------------------------------------------------
 
-    @staticmethod
-    def bind(
-        submit: Callable[[Event], object],
-        *,
-        writer_id: str = "",
-        lease_s: float | None = None,
-        service: str | None = None,
-        process_id: int | None = None,
-        enclosing: Callable[[Context | None], int | None] | None = None,
-    ) -> None:
-        """Open the outlet of every processor of this process, also of those that the application made.
-
-        The arguments are those of `Outlet.open`; both kinds of processors share the one outlet.
-        """
-        OUTLET.open(
-            submit,
-            writer_id=writer_id,
-            lease_s=lease_s,
-            service=service,
-            process_id=process_id,
-            enclosing=enclosing,
-        )
-
-    @staticmethod
-    def unbind() -> None:
-        """Close the outlet: all processors fall silent."""
-        OUTLET.close()
+    bind = staticmethod(OUTLET.open)
+    """Open the outlet of every processor of this process, also of those that the application made."""
+    unbind = staticmethod(OUTLET.close)
+    """Close it: all processors fall silent."""
 
     def attach_to(self, provider: Any) -> None:
         """Add this processor to an SDK TracerProvider, unless one of the application's own does its work there."""
