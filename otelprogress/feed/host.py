@@ -17,6 +17,7 @@ import msgspec
 
 from otelprogress.exceptions import InvalidRecord, UnknownOperation
 from otelprogress.feed.clock import Clock, SystemClock
+from otelprogress.model import semconv
 from otelprogress.model.events import Event, OperationView
 
 if TYPE_CHECKING:
@@ -30,6 +31,10 @@ _PASS_EVENTS: Final = 1_024
 """Events reduced under the lock at once: readers and sessions wait no longer than that takes."""
 _TICK_SHARE: Final = 0.5
 """Conflated events may fill this share of the queue: they are the first to go, the next one heals them."""
+
+_RESERVE_SHARE: Final = 0.25
+_RESERVED_FOR: Final = frozenset({semconv.OPERATION_STARTED, semconv.OPERATION_ENDED})
+"""Room kept beyond the bound, so that a flood of notes cannot cost an operation its beginning or its outcome."""
 
 Listener = Callable[[Sequence["Applied"]], None]
 
@@ -59,7 +64,7 @@ class Host:
         clock: `None` reads this machine's.
         inline: drain within `submit`, on the submitting thread (the pytest plugin). No wake, no thread needed.
         max_pending: events that may wait to be drained. Over it durable events are dropped and counted;
-            conflated ones are dropped at half of it.
+            conflated ones are dropped at half of it; a quarter more is kept for starts and ends.
     """
 
     def __init__(
@@ -76,6 +81,7 @@ class Host:
         self._inline = inline
         self._max_pending = max_pending
         self._max_pending_for_ticks = max(1, int(max_pending * _TICK_SHARE))
+        self._max_pending_for_lives = max_pending + int(max_pending * _RESERVE_SHARE)
         self._listeners: tuple[Listener, ...] = ()
         self._wake: Callable[[], None] | None = None
         self._complained_at_s = -_COMPLAIN_EVERY_S
@@ -98,7 +104,9 @@ class Host:
             if not event.durable:
                 self.stats.dropped_ticks += 1
                 return
-            if len(inbox) >= self._max_pending:
+            if len(inbox) >= self._max_pending and (
+                event.kind not in _RESERVED_FOR or len(inbox) >= self._max_pending_for_lives
+            ):
                 self.stats.dropped_durable += 1
                 return
         if self._closed:

@@ -13,7 +13,7 @@ from otelprogress.model.events import Event, run_id
 from otelprogress.model.tree import OperationTree
 from otelprogress.protocol.cursor import CursorKey
 from otelprogress.protocol.hub import Hub
-from tests.feed.fakes import FakeHub, noted, progressed
+from tests.feed.fakes import FakeHub, ended, noted, progressed, started
 
 
 def make_host(**options):
@@ -80,6 +80,21 @@ def test_ticks_are_dropped_first_and_durable_events_at_the_bound_both_counted():
     assert (host.pending, host.stats.dropped_durable) == (4, 3)
     host.drain()
     assert len(hub.published) == 4
+
+
+def test_a_flood_of_notes_leaves_room_for_starts_and_ends():
+    host, hub = make_host(max_pending=8)
+    for number in range(20):
+        host.submit(noted(number + 2))
+    host.submit(ended(30))
+    host.submit(started(run=2))
+    host.submit(started(run=3))
+    assert (host.pending, host.stats.dropped_durable) == (10, 12 + 1)
+    host.drain()
+    assert [event.kind for event in hub.published][-2:] == [
+        semconv.OPERATION_ENDED,
+        semconv.OPERATION_STARTED,
+    ]
 
 
 def test_a_drop_is_said_once_a_minute(caplog: pytest.LogCaptureFixture):
