@@ -43,6 +43,17 @@ def test_an_operation_is_driven_by_its_id(said, tracker):
     assert (said.of("step.ended")[1].completed, said.of("step.ended")[1].total) == (9, 9)
 
 
+def test_the_live_operation_can_be_had_by_its_id_until_it_ended(said, tracker):
+    tracker.start_operation("job-7", ["fetch"])
+    tracker.get_operation("job-7").note("by hand")
+    assert said.of("operation.noted")[0].message == "by hand"
+    tracker.complete_operation("job-7")
+    with pytest.raises(progress.IllegalTransition):
+        tracker.get_operation("job-7")
+    with pytest.raises(progress.UnknownOperation):
+        tracker.get_operation("job-8")
+
+
 def test_an_operation_fails_with_an_exception_or_with_words(said, tracker):
     tracker.start_operation("a", ["one"])
     tracker.update_progress("a", "one")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
@@ -124,14 +124,3 @@ def encode_record(event: Event) -> LogRecord:
         record.trace_id = bytes.fromhex(event.trace_id)
         record.span_id = bytes.fromhex(event.span_id)
     return record
-
-
-def encode_all(encoder: LogEncoder, events: Iterable[Event]) -> list[tuple[bytes, int]]:
-    """All events, in as many requests as they need."""
-    rest = list(events)
-    requests: list[tuple[bytes, int]] = []
-    while rest:
-        body, count = encoder.encode(rest)
-        requests.append((body, count))
-        del rest[:count]
-    return requests
