@@ -18,7 +18,7 @@ import pytest
 from otelprogress.model import semconv
 from tests.waiting import eventually
 
-pytestmark = [pytest.mark.backend, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.backend, pytest.mark.timeout(1200)]
 
 PROGRAM = Path(__file__).parents[2] / ".venv-phoenix" / "bin" / "phoenix"
 STEPS = ["extract", "clean", "join", "aggregate", "load"]
@@ -71,7 +71,7 @@ def phoenix(tmp_path: Path) -> Iterator[Phoenix]:
         try:
             eventually(
                 lambda: server.poll() is not None or answers(f"http://127.0.0.1:{http}/healthz"),
-                180,
+                600,
                 every_s=0.5,
             )
             assert server.poll() is None, (tmp_path / "phoenix.log").read_text()
