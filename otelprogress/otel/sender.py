@@ -328,12 +328,16 @@ class Sender:
         for lane in self._lanes.values():
             if not lane.done:
                 due_s = min(due_s, lane.not_before_s)
-        if len(self._board):
-            due_s = min(due_s, self._next_ticks_s)
-        if self._lease_s is not None and self._board.live:
-            due_s = min(due_s, self._next_alive_s)
         if self._collect_metrics is not None:
             due_s = min(due_s, self._next_metrics_s)
+        # Each condition below is that of the one who acts on it: what is due and left undone is a busy loop.
+        if self._closing():
+            return due_s
+        if self.sends("logs"):
+            if len(self._board):
+                due_s = min(due_s, self._next_ticks_s)
+            if self._lease_s is not None and self._board.live:
+                due_s = min(due_s, self._next_alive_s)
         if self._lost() > self._complained_of:  # to be said, also where nothing more is to be sent
             due_s = min(due_s, self._complained_at_s + _COMPLAIN_EVERY_S)
         return due_s
@@ -375,11 +379,13 @@ class Sender:
 
     def _send_ticks_if_due(self) -> None:
         lane = self._lanes.get("logs")
+        if lane is None or lane.off_reason or self._closing():
+            return
         now_s = time.monotonic()
-        if lane is None or lane.off_reason or self._closing_at_s is not None or now_s < lane.not_before_s:
+        if now_s < lane.not_before_s:
             # While the receiver is away ticks wait on the board, the latest of each run.
-            self._next_ticks_s = max(self._next_ticks_s, lane.not_before_s if lane is not None else 0.0)
-            self._next_alive_s = max(self._next_alive_s, lane.not_before_s if lane is not None else 0.0)
+            self._next_ticks_s = max(self._next_ticks_s, lane.not_before_s)
+            self._next_alive_s = max(self._next_alive_s, lane.not_before_s)
             return
         if len(self._board) and now_s >= self._next_ticks_s:
             self._next_ticks_s = now_s + _TICK_INTERVAL_S

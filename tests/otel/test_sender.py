@@ -121,6 +121,17 @@ def test_a_receiver_that_does_not_take_logs_is_not_asked_again(receiver, senders
     assert "no more of them" in caplog.text
 
 
+def test_a_live_run_and_its_ticks_wake_nobody_once_the_receiver_does_not_take_logs(receiver, senders):
+    receiver.script = [unsupported(receiver)]
+    sender = senders(receiver.url, for_receiver(receiver), writer_id="writer", lease_s=0.03)
+    sender.submit(started())
+    sender.submit(ticked(1.0))
+    assert sender.flush(15)
+    assert sender._board.live
+    assert len(sender._board)
+    assert sender._next_due_s(time.monotonic()) > time.monotonic() + 1000.0
+
+
 def test_405_switches_a_signal_off_as_404_does(senders):
     with HttpReceiver() as receiver:
         receiver.default = Reply(405)
