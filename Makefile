@@ -9,10 +9,10 @@ STAMP := $(VENV)/.installed
 help:           ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/'
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml collector/pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --editable . --group dev --group examples --group bench
+	$(BIN)/python -m pip install --quiet --editable . --editable collector --group dev --group examples --group bench
 	@touch $(STAMP)
 
 install: $(STAMP) ## .venv with the distribution and the tools

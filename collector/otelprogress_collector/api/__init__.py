@@ -1,0 +1,1 @@
+"""What is read: the feed, server-sent events, REST, health, metrics."""

@@ -1,0 +1,1 @@
+"""OTLP out: every request received, untouched, to each backend."""

@@ -1,0 +1,1 @@
+"""Who is alive: worker links, leases, verdicts, the spans of the dead."""

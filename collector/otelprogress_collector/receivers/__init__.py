@@ -1,0 +1,1 @@
+"""OTLP in: bytes to records to events, over HTTP and gRPC."""

@@ -1,0 +1,1 @@
+"""What survives: the journal, the state of runs, keys and history."""
