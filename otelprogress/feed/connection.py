@@ -31,7 +31,8 @@ WRITE_HIGH_BYTES: Final = 128 * 1024
 WRITE_LOW_BYTES: Final = 32 * 1024
 _MAX_HOARD_BYTES: Final = 1024 * 1024
 """Pongs for a peer that pings without reading end here: nothing of ours writes this far."""
-_STALL_LOOK_S: Final = 1.0
+STALL_LOOK_S: Final = 1.0
+"""How often a peer that does not read is looked at."""
 
 
 class ServerLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +54,29 @@ class ServerLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Closed 4508 when the peer accepted no byte for this long while data waited."""
     close_timeout_s: float = 2.0
     """How long a peer may take to answer a close."""
+
+
+class HeldConnection(Protocol):
+    """What `PeerTimes` needs of a connection."""
+
+    last_heard_s: float
+    """When the last byte came."""
+    written_bytes: int
+    """All that was given to the transport so far."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether frames can be sent."""
+
+    @property
+    def buffered_bytes(self) -> int:
+        """What the kernel has not accepted yet."""
+
+    def ping_now(self) -> None:
+        """Ask for a sign of life."""
+
+    def shut(self, code: int, reason: str) -> None:
+        """Close without waiting for the peer."""
 
 
 class ConnectionOwner(Protocol):
@@ -161,6 +185,59 @@ class ServedConnection(ServerConnection):
             self._abort_timer = self.loop.call_later(self.owner.limits.close_timeout_s, self.transport.abort)
 
 
+class PeerTimes:
+    """The times a peer is held to: the ping and its answer, and the byte it has to accept while data waits.
+
+    Args:
+        connection: is pinged, and shut where a time is over.
+        limits: the times.
+        now_s: the clock that all `now_s` and the connection's `last_heard_s` come from.
+    """
+
+    __slots__ = ("_accepted_at_s", "_accepted_bytes", "_connection", "_limits", "_pinged_at_s")
+
+    def __init__(self, connection: HeldConnection, limits: ServerLimits, now_s: float) -> None:
+        self._connection = connection
+        self._limits = limits
+        self._pinged_at_s: float | None = None
+        self._accepted_bytes = 0
+        self._accepted_at_s = now_s
+
+    def tend(self, now_s: float) -> None:
+        """Ping where that is due; shut a peer that neither reads nor answers."""
+        connection, limits = self._connection, self._limits
+        if not connection.is_open:
+            return
+        if buffered := connection.buffered_bytes:
+            # While a write is pending only its progress decides: the pong may be stuck behind it.
+            self._pinged_at_s = None
+            accepted = connection.written_bytes - buffered
+            if accepted != self._accepted_bytes:
+                self._accepted_bytes, self._accepted_at_s = accepted, now_s
+            elif now_s - self._accepted_at_s >= limits.write_stall_timeout_s:
+                connection.shut(CloseCode.SLOW, f"no byte accepted for {limits.write_stall_timeout_s:g} s")
+            return
+        self._accepted_bytes, self._accepted_at_s = connection.written_bytes, now_s
+        if self._pinged_at_s is not None and connection.last_heard_s >= self._pinged_at_s:
+            self._pinged_at_s = None
+        if self._pinged_at_s is not None:
+            if now_s - self._pinged_at_s >= limits.pong_timeout_s:
+                connection.shut(
+                    CloseCode.NO_PONG, f"nothing heard for {limits.pong_timeout_s:g} s after a ping"
+                )
+        elif now_s - connection.last_heard_s >= limits.ping_interval_s:
+            connection.ping_now()
+            self._pinged_at_s = now_s
+
+    def next_look_s(self, now_s: float) -> float:
+        """When to `tend` again."""
+        if self._connection.buffered_bytes:  # nobody is pinged meanwhile: a ping that is due does not count
+            return now_s + min(STALL_LOOK_S, self._limits.write_stall_timeout_s / 4)
+        if self._pinged_at_s is not None:
+            return self._pinged_at_s + self._limits.pong_timeout_s
+        return max(now_s, self._connection.last_heard_s + self._limits.ping_interval_s)
+
+
 class SessionRunner:
     """Moves frames between one connection and one feed session, and watches over both.
 
@@ -173,12 +250,9 @@ class SessionRunner:
         self.connection = connection
         self.session = session
         self._host = host
-        self._limits = limits
         self._loop = connection.loop
         self._timer: asyncio.TimerHandle | None = None
-        self._pinged_at_s: float | None = None
-        self._accepted_bytes = 0
-        self._accepted_at_s = self._loop.time()
+        self._times = PeerTimes(connection, limits, self._loop.time())
         connection.on_writable = self.pump
 
     def receive(self, frame: str | bytes) -> None:
@@ -236,34 +310,8 @@ class SessionRunner:
 
     def _on_timer(self) -> None:
         self._timer = None
-        self._tend()
+        self._times.tend(self._loop.time())
         self.pump()
-
-    def _tend(self) -> None:
-        """Pings, and the verdicts about peers that neither read nor answer."""
-        connection, limits, now_s = self.connection, self._limits, self._loop.time()
-        if not connection.is_open:
-            return
-        if buffered := connection.buffered_bytes:
-            # While a write is pending only its progress decides: the pong may be stuck behind it.
-            self._pinged_at_s = None
-            accepted = connection.written_bytes - buffered
-            if accepted != self._accepted_bytes:
-                self._accepted_bytes, self._accepted_at_s = accepted, now_s
-            elif now_s - self._accepted_at_s >= limits.write_stall_timeout_s:
-                connection.shut(CloseCode.SLOW, f"no byte accepted for {limits.write_stall_timeout_s:g} s")
-            return
-        self._accepted_bytes, self._accepted_at_s = connection.written_bytes, now_s
-        if self._pinged_at_s is not None and connection.last_heard_s >= self._pinged_at_s:
-            self._pinged_at_s = None
-        if self._pinged_at_s is not None:
-            if now_s - self._pinged_at_s >= limits.pong_timeout_s:
-                connection.shut(
-                    CloseCode.NO_PONG, f"nothing heard for {limits.pong_timeout_s:g} s after a ping"
-                )
-        elif now_s - connection.last_heard_s >= limits.ping_interval_s:
-            connection.ping_now()
-            self._pinged_at_s = now_s
 
     def _schedule(self) -> None:
         """Keep one timer, at the first of all deadlines; one that fires early looks again."""
@@ -271,18 +319,13 @@ class SessionRunner:
         if not connection.is_open:
             self.stop()
             return
-        if connection.buffered_bytes:  # nobody is pinged meanwhile: a ping that is due does not count
-            at_s = now_s + min(_STALL_LOOK_S, self._limits.write_stall_timeout_s / 4)
-        elif self._pinged_at_s is not None:
-            at_s = self._pinged_at_s + self._limits.pong_timeout_s
-        else:
-            at_s = max(now_s, connection.last_heard_s + self._limits.ping_interval_s)
+        at_s = self._times.next_look_s(now_s)
         with self._host.lock:
             deadline_s = self.session.next_deadline_s()
         if deadline_s is not None:
             wait_s = deadline_s - self._host.clock.monotonic_s()
             # While the peer does not read, frames that are due stay so: what is left are the session's own ends.
-            at_s = min(at_s, now_s + max(_STALL_LOOK_S if connection.paused else 0.001, wait_s))
+            at_s = min(at_s, now_s + max(STALL_LOOK_S if connection.paused else 0.001, wait_s))
         if self._timer is not None:
             if self._timer.when() <= at_s:
                 return
