@@ -20,8 +20,8 @@ class Baselines:
         self._history = history
         self._known: dict[str, tuple[float, Any]] = {}
 
-    def __call__(self, name: str, step_name: str) -> Baseline | None:
-        """How long an operation, or a step of it, took before; `None`: not known."""
+    def __call__(self, tenant: str, name: str, step_name: str) -> Baseline | None:
+        """How long an operation, or a step of it, took before; `None`: not known. A process has one tenant."""
         now_s = time.monotonic()
         asked_s, found = self._known.get(name, (-KEPT_S, None))
         if now_s - asked_s >= KEPT_S:

@@ -65,6 +65,16 @@ class TreeStats(msgspec.Struct, gc=False):
     repairs: Repairs = msgspec.field(default_factory=Repairs)
 
 
+class AnnouncedSpan(msgspec.Struct, frozen=True, gc=False):
+    """What the start of a run said of its span."""
+
+    parent_span_id: str
+    """16 hex digits; empty: a root."""
+    kind: str | None
+    trace_state: str | None
+    sampled: bool
+
+
 class Applied(msgspec.Struct, frozen=True, gc=False):
     """One thing to publish."""
 

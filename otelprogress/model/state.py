@@ -271,6 +271,10 @@ class RunState(msgspec.Struct, gc=False, kw_only=True):
     parent: RunState | None = None
     awaited_parent: str | None = None
     """Id of the parent it named, while nobody spoke as that."""
+    parent_span_id: str = ""
+    """As its start announced it, whether or not that span is an operation; empty: a root, or not said."""
+    sampled: bool = True
+    """Whether its span is: only then may anybody close that span for it."""
     share: Share | None = None
     """Where in its parent it counts."""
     contribution: float = 0.0

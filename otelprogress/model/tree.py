@@ -15,7 +15,15 @@ import msgspec
 
 from otelprogress.exceptions import IllegalTransition, InvalidRecord
 from otelprogress.model import semconv
-from otelprogress.model.applied import DEFAULT_LIMITS, TICK, Applied, TreeLimits, TreeStats, publish
+from otelprogress.model.applied import (
+    DEFAULT_LIMITS,
+    TICK,
+    AnnouncedSpan,
+    Applied,
+    TreeLimits,
+    TreeStats,
+    publish,
+)
 from otelprogress.model.bounds import check_durable, check_run_id, repaired
 from otelprogress.model.carriers import Carrier, Lane, admit, give_up
 from otelprogress.model.events import OUTCOMES, Event, OperationView, Source, State
@@ -24,7 +32,7 @@ from otelprogress.model.kinship import Kinship
 from otelprogress.model.reduce import MOVED, reduce
 from otelprogress.model.rollup import propagate
 from otelprogress.model.stalls import StallWatch
-from otelprogress.model.state import RunState
+from otelprogress.model.state import RunState, Writer
 from otelprogress.model.timetable import Timetable
 from otelprogress.model.views import BaselineLookup, operation_view
 from otelprogress.model.writers import Writers
@@ -283,6 +291,7 @@ class OperationTree:
         self._writers.enlist(run)
         if event.weight is not None:
             run.weight = event.weight
+        run.parent_span_id, run.sampled = event.parent_span_id or "", event.sampled
         self._kinship.place(run, event.parent_span_id or "", self._runs)
         self._kinship.adopt(run, self._runs, now_ns)
 
@@ -472,12 +481,29 @@ class OperationTree:
         """The live runs of one process incarnation."""
         return self._writers.live_runs(writer_id)
 
+    def writers(self) -> Iterator[Writer]:
+        """The processes that answer for a live run: when each was last heard, and what lease it gave."""
+        return self._writers.answerable()
+
     def __len__(self) -> int:
         return self._spoken
 
     def __contains__(self, run_id: object) -> bool:
         run = self._runs.get(run_id) if isinstance(run_id, str) else None
         return run is not None and run.spoken
+
+    def span_facts(self, run_id: str) -> AnnouncedSpan | None:
+        """What a run's start announced of its span, for whoever has to end it; `None`: not known."""
+        run = self._runs.get(run_id)
+        if run is None or not run.spoken:
+            return None
+        extra = run.extra
+        return AnnouncedSpan(
+            parent_span_id=run.parent_span_id,
+            kind=extra.span_kind if extra is not None else None,
+            trace_state=extra.trace_state if extra is not None else None,
+            sampled=run.sampled,
+        )
 
     # --- forgetting -------------------------------------------------------------------------------------------
 

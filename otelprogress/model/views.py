@@ -15,8 +15,8 @@ from otelprogress.model.events import OUTCOMES, ChildCounts, Eta, OperationView,
 from otelprogress.model.semconv import MAX_STEPS_IN_SNAPSHOT
 from otelprogress.model.state import Extra, RunState, StepRecord
 
-BaselineLookup: TypeAlias = Callable[[str, str], Baseline | None]
-"""(operation name, step name or "") -> how long it took in earlier runs; `None`: unknown."""
+BaselineLookup: TypeAlias = Callable[[str, str, str], Baseline | None]
+"""(tenant, operation name, step name or "") -> how long it took in earlier runs; `None`: unknown."""
 
 _NOTHING = Extra()
 
@@ -173,7 +173,7 @@ def operation_eta(run: RunState, now_unix_ns: int, baselines: BaselineLookup | N
     by_ratio = eta_from_ratio(run.ratio, passed_s)
     found = widest(by_step, by_ratio)
     if found is None and baselines is not None:
-        return eta_from_baseline(baselines(run.name, ""), passed_s)
+        return eta_from_baseline(baselines(run.tenant, run.name, ""), passed_s)
     return found
 
 

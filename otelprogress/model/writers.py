@@ -30,6 +30,8 @@ class Writers:
     def hear(self, run: RunState, event: Event, now_ns: int) -> None:
         """A writer said something about a run; the first one with an id becomes the run's writer."""
         run.heard_ns = max(run.heard_ns, now_ns)
+        if event.writer_id == run.writer.id:
+            run.writer.heard_ns = max(run.writer.heard_ns, now_ns)
         if not run.writer.id and event.writer_id:
             run.writer.live.pop(run.id, None)
             self._drop_idle(run.writer)
@@ -71,6 +73,10 @@ class Writers:
         """Ids of the live runs of a writer, in order of arrival."""
         writer = self._by_key.get(writer_id)
         return iter(()) if writer is None else iter(tuple(writer.live))
+
+    def answerable(self) -> Iterator[Writer]:
+        """Those with a live run, in order of arrival."""
+        return (writer for writer in tuple(self._by_key.values()) if writer.live)
 
     def _drop_idle(self, writer: Writer) -> None:
         key = _key(writer)

@@ -688,3 +688,27 @@ def test_an_ended_parent_stays_while_a_child_lives():
     host.hear(child.ended(2))
     assert set(host.tree.evict(T0 + 100 * S)) == {parent.id, child.id}
     assert len(host.tree) == 0
+
+
+# --- who answers for what -------------------------------------------------------------------------------------------
+
+
+def test_a_tree_knows_when_each_writer_that_answers_for_a_live_run_was_last_heard(host):
+    first, second = Saying(1), Saying(2)
+    host.hear_all(first.started(), first.tick(3, 1, 10), second.started(), second.ended(1))
+    (writer,) = host.tree.writers()
+    assert list(writer.live) == [first.id]
+    assert writer.heard_ns == T0 + 3 * S
+
+
+def test_what_a_start_said_of_its_span_can_be_asked_for(host):
+    run = Saying()
+    host.hear(run.started(parent_span_id="00000000000000aa", span_kind="server", sampled=False))
+    said = host.tree.span_facts(run.id)
+    assert (said.parent_span_id, said.kind, said.trace_state, said.sampled) == (
+        "00000000000000aa",
+        "server",
+        None,
+        False,
+    )
+    assert host.tree.span_facts("0" * 49) is None
