@@ -13,8 +13,10 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from otelprogress.exceptions import AmbiguousOperation, UnknownOperation
 from otelprogress.model import semconv
 from otelprogress.model.events import Event, FeedEvent, OperationView
+from otelprogress.model.handles import MAX_CANDIDATES
 from otelprogress.protocol.cursor import CursorKey, seal
 from otelprogress.protocol.encoding import encode, encode_event, encode_operation
 from otelprogress.protocol.filters import Facts, Matcher, facts_of
@@ -220,6 +222,49 @@ class Hub:
             found += [view for view in views if view is not None]
         return found
 
+    def resolve(self, text: str, matcher: Matcher) -> str:
+        """The id of the run that a handle, an id, a label or a unique prefix of one of them means, among those that match.
+
+        What does not match is as if it were not there, in the words of a refusal too.
+
+        Raises:
+            UnknownOperation: nothing matches.
+            AmbiguousOperation: several do; lists the candidates.
+        """
+        try:
+            # Found at once where it is unique; what else is there may make it look ambiguous, or be what it names.
+            run_id = self.tree.resolve(text)
+        except (UnknownOperation, AmbiguousOperation):
+            pass
+        else:
+            if (run := self._runs.get(run_id)) is not None and self._matches(run, matcher):
+                return run_id
+        labelled: list[Facts] = []
+        begun: list[Facts] = []
+        for run in self._runs.values():
+            facts = self._facts(run)
+            if facts is None:
+                continue
+            if facts.label == text and text and matcher(facts):
+                labelled.append(facts)
+            elif text and _begins(facts, text) and matcher(facts):
+                begun.append(facts)
+        found = [facts for facts in labelled if facts.live] or labelled[-1:] or begun
+        if not found:
+            raise UnknownOperation(
+                f"no operation has the handle, id or label {text!r}, or one that starts so"
+            )
+        if len(found) > 1:
+            handles = sorted(facts.handle for facts in found)
+            shown = ", ".join(handles[:MAX_CANDIDATES]) + (", …" if len(handles) > MAX_CANDIDATES else "")
+            raise AmbiguousOperation(f"{text!r} means {len(handles)} operations: {shown}", handles)
+        return found[0].id
+
+    def change_of(self, run_id: str) -> int:
+        """The number of the last change of a run, or of something below it; 0: it is not known."""
+        run = self._runs.get(run_id)
+        return 0 if run is None else run.change
+
     def matching(
         self, matcher: Matcher, now_unix_ns: int, limit: int, *, changed_since: int | None = None
     ) -> tuple[list[str], int]:
@@ -269,6 +314,10 @@ class Hub:
             part = self._remember(key, (encoded, view.revision), len(encoded))
         assert isinstance(part, tuple)
         return part[0], part[1], run.offset
+
+    def _matches(self, run: _Run, matcher: Matcher) -> bool:
+        facts = self._facts(run)
+        return facts is not None and matcher(facts)
 
     def _freshen(self, run: _Run, now_unix_ns: int) -> None:
         if run.stale:
@@ -479,6 +528,14 @@ class Hub:
         self._memo[key] = value
         self._memo_bytes += size
         return value
+
+
+def _begins(facts: Facts, text: str) -> bool:
+    return (
+        facts.handle.startswith(text)
+        or facts.id.startswith(text)
+        or (facts.label is not None and facts.label.startswith(text))
+    )
 
 
 def _serial(run: _Run) -> int:

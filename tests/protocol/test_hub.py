@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from otelprogress.exceptions import InvalidRecord
+from otelprogress.exceptions import AmbiguousOperation, InvalidRecord, UnknownOperation
 from otelprogress.model.events import Event
 from otelprogress.model.tree import OperationTree, TreeLimits
 from otelprogress.protocol.filters import Matcher
@@ -164,3 +164,75 @@ def test_over_the_limit_of_runs_the_oldest_ended_ones_go_at_once():
     assert len(stage.hub.tree) == 3
     assert rid(2) in stage.hub.tree
     assert rid(7) in stage.hub.tree
+
+
+# --- finding one run ---------------------------------------------------------------------------------------
+
+
+def of_tenant(tenant: str, predicate: Filter | None = None) -> Matcher:
+    return Matcher(ALL, tenant=tenant, predicate=predicate)
+
+
+def two_tenants() -> Stage:
+    stage = Stage()
+    stage.start(1, "load", tenant="a", label="job-7")
+    stage.start(2, "load", tenant="b", label="job-7")
+    stage.start(3, "clean", tenant="b", label="job-8")
+    return stage
+
+
+@pytest.mark.parametrize("text", ["load-1", rid(1), "job-7", "lo", "job", rid(1)[:-1]])
+def test_a_run_is_found_by_handle_id_label_or_beginning_among_those_that_may_be_seen(text: str):
+    assert two_tenants().hub.resolve(text, of_tenant("a")) == rid(1)
+
+
+@pytest.mark.parametrize("text", ["load-2", rid(2), "clean-1", rid(3), "job-8", "cl", ""])
+def test_what_is_another_tenants_is_unknown_in_the_same_words_as_what_is_not_there(text: str):
+    hub = two_tenants().hub
+    with pytest.raises(UnknownOperation) as refusal:
+        hub.resolve(text, of_tenant("a"))
+    with pytest.raises(UnknownOperation) as nothing:
+        Stage().hub.resolve(text, of_tenant("a"))
+    assert str(refusal.value) == str(nothing.value)
+
+
+def test_an_ambiguity_names_only_what_may_be_seen():
+    stage = two_tenants()
+    stage.start(4, "load", tenant="a")
+    with pytest.raises(AmbiguousOperation) as refusal:
+        stage.hub.resolve("load", of_tenant("a"))
+    assert refusal.value.candidates == ("load-1", "load-3")
+    assert "load-2" not in str(refusal.value)
+
+
+def test_a_service_that_may_not_be_seen_is_not_found():
+    stage = Stage()
+    stage.start(1, "load", service="etl")
+    assert stage.hub.resolve("load-1", of_tenant("", Filter(service=("etl",), roots=False))) == rid(1)
+    with pytest.raises(UnknownOperation):
+        stage.hub.resolve("load-1", of_tenant("", Filter(service=("web",), roots=False)))
+
+
+def test_a_label_means_its_live_run_or_else_the_newest():
+    stage = Stage()
+    for number in (1, 2):
+        stage.start(number, label="job-7")
+    stage.start(3, label="job-7", tenant="b")
+    with pytest.raises(AmbiguousOperation):
+        stage.hub.resolve("job-7", of_tenant(""))
+    stage.end(2)
+    assert stage.hub.resolve("job-7", of_tenant("")) == rid(1)
+    stage.end(1)
+    stage.start(4, label="job-8")
+    stage.end(4)
+    assert stage.hub.resolve("job-7", of_tenant("")) == rid(1)
+
+
+def test_a_change_of_a_child_is_a_change_of_its_parent():
+    stage = Stage()
+    stage.start(1)
+    stage.start(2, parent=1)
+    before = stage.hub.change_of(rid(1))
+    stage.tick(2, 50.0)
+    assert stage.hub.change_of(rid(1)) > before
+    assert stage.hub.change_of(rid(9)) == 0
