@@ -1,0 +1,285 @@
+"""Every setting of the collector. Precedence: command line, environment (`OTELPROGRESS_COLLECTOR_…`), file, default.
+
+`docs/collector.md` has the table of them, which a test keeps equal to this module.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+ENV_PREFIX: Final = "OTELPROGRESS_COLLECTOR_"
+MIB: Final = 1024 * 1024
+
+
+def _split(value: Any) -> Any:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+Texts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+"""In the environment: separated by commas."""
+
+
+class ConfigError(Exception):
+    """A setting that cannot be meant; the message names it and says what would do."""
+
+
+class ExportTarget(BaseModel):
+    """One OTLP backend to which everything received is forwarded."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    url: str = Field(description="Base URL; port 4317 means gRPC, everything else HTTP.")
+    name: str = Field("", description="For logs, metrics and the queue's folder; by default made of the URL.")
+    protocol: Literal["", "grpc", "http/protobuf"] = Field("", description="Where the port does not tell.")
+    headers: dict[str, str] = Field(default_factory=dict, description="Sent with each request; never shown.")
+    gzip: bool = Field(False, description="Compress requests.")
+    timeout_s: float = Field(10.0, gt=0, description="Of one request.")
+    ca_file: str | None = Field(None, description="CA certificate; by default the system's.")
+    cert_file: str | None = Field(None, description="Client certificate.")
+    key_file: str | None = Field(None, description="Its key.")
+    queue_max_bytes: int = Field(
+        256 * MIB, gt=0, description="Of what waits for it on disk; over it the oldest go."
+    )
+    forward_ticks: bool = Field(False, description="Also requests that hold ticks and signs of life only.")
+
+
+class JwtSettings(BaseModel):
+    """Which JSON Web Tokens are taken. One source of keys; algorithms are pinned to it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    issuer: str = Field(description="`iss` that is required.")
+    audience: str = Field(description="`aud` that is required.")
+    algorithms: tuple[Literal["HS256", "RS256", "ES256", "EdDSA"], ...] = Field(
+        description="Algorithms that are taken, nothing else is."
+    )
+    secret_file: str | None = Field(None, description="File with the secret of HS256.")
+    public_key_file: str | None = Field(
+        None, description="PEM file with the public key of RS256, ES256 or EdDSA."
+    )
+    jwks_file: str | None = Field(None, description="File with a JSON Web Key Set.")
+    jwks_url: str | None = Field(
+        None, description="https:// URL of a JSON Web Key Set (http:// on loopback only)."
+    )
+
+
+class Config(BaseSettings):
+    """See the module."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, env_ignore_empty=True
+    )
+
+    # Where it listens.
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    http_port: int = Field(
+        4318, ge=0, le=65_535, description="OTLP/HTTP, feed, REST, SSE and health on one port. 0: any."
+    )
+    grpc_port: int = Field(4317, ge=0, le=65_535, description="OTLP/gRPC. 0: any.")
+    grpc: bool = Field(True, description="Whether OTLP/gRPC is served.")
+    allowed_hosts: Texts = Field(
+        (), description="Further values of the `Host` header, each `name` or `name:port`."
+    )
+    allowed_origins: Texts = Field(
+        (), description="Pages that may read the feed, each `scheme://name[:port]`."
+    )
+    tls_cert_file: str | None = Field(None, description="Certificate chain; with it everything is TLS.")
+    tls_key_file: str | None = Field(None, description="Its key.")
+    tls_client_ca_file: str | None = Field(
+        None, description="CA of client certificates; with it they are required."
+    )
+    insecure: bool = Field(
+        False, description="Allow another address than loopback without TLS or without tokens."
+    )
+
+    # What it keeps.
+    data_dir: str = Field(
+        "",
+        description="Folder for store, queues and tokens (0700); by default `$XDG_STATE_HOME/otelprogress-collector`.",
+    )
+    durability: Literal["memory", "disk", "fsync"] = Field(
+        "disk", description="What an answered request survives: nothing, SIGKILL, or a power cut."
+    )
+    retention_age_s: float = Field(
+        7 * 86_400.0, gt=0, description="Journal entries older than this are dropped."
+    )
+    retention_max_bytes: int = Field(1024 * MIB, gt=0, description="The journal is kept below this size.")
+    ring_events: int = Field(65_536, ge=1, description="Durable events kept in memory for cursors.")
+    keep_ended_s: float = Field(600.0, ge=0, description="How long ended operations stay in the state.")
+    max_runs: int = Field(
+        1_000_000, ge=1, description="Operations in the state; over it ended ones go first."
+    )
+
+    # What it takes.
+    rules: str = Field("", description="Rules for spans that become operations, as in `OTELPROGRESS_RULES`.")
+    max_request_bytes: int = Field(
+        64 * MIB, gt=0, description="Of one OTLP request, before and after inflation."
+    )
+    max_pending_bytes: int = Field(
+        64 * MIB, gt=0, description="Of requests that wait to be stored; over it 503 / UNAVAILABLE."
+    )
+    requests_per_s: float = Field(0.0, ge=0, description="OTLP requests a second of one token; 0: no limit.")
+    reorder_window_s: float = Field(
+        1.0, ge=0, description="How long a hole in a writer's sequence is waited for."
+    )
+    silent_lease_s: float = Field(3600.0, gt=0, description="Lease of writers that gave none.")
+
+    # Who may.
+    no_auth: bool = Field(False, description="No tokens at all; on loopback only.")
+    ingest_token: bool = Field(
+        False, description="Ask for a token for OTLP on loopback, too. Elsewhere always."
+    )
+    tokens_file: str | None = Field(
+        None, description="Static tokens, hashed; by default `tokens.json` in the data folder."
+    )
+    jwt: JwtSettings | None = Field(None, description="JSON Web Tokens.")
+    deny_list_file: str | None = Field(
+        None, description="Ids of revoked tokens, one a line; read again within 5 s."
+    )
+
+    # What it serves.
+    max_connections: int = Field(20_000, ge=1, description="Feed connections at a time.")
+    operation_metrics: bool = Field(True, description="Operation-level metrics on `/metrics`.")
+
+    # Where it goes.
+    export_otlp: Texts = Field((), description="URLs of OTLP backends, with the defaults of `exporters`.")
+    exporters: tuple[ExportTarget, ...] = Field((), description="OTLP backends.")
+    self_otlp: str = Field("", description="OTLP endpoint for the collector's own traces; by default none.")
+
+    # What it says.
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least level of log lines."
+    )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="One line of text, or one JSON object a line."
+    )
+    runtime_file: bool = Field(
+        True,
+        description="Leave address and token where SDK and command line of this user find them (loopback only).",
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments of `load` are the command line, and of the file what the environment does not say.
+
+        Args:
+            settings_cls: not needed.
+            init_settings: these arguments.
+            env_settings: `OTELPROGRESS_COLLECTOR_…`.
+            dotenv_settings: not read.
+            file_secret_settings: not read.
+        """
+        return init_settings, env_settings
+
+    @property
+    def data_path(self) -> Path:
+        """The data folder; it may not exist yet."""
+        if self.data_dir:
+            return Path(self.data_dir).expanduser()
+        state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+        return Path(state).expanduser() / "otelprogress-collector"
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        return self.host in ("127.0.0.1", "::1", "localhost")
+
+    @property
+    def tls(self) -> bool:
+        """Whether it speaks TLS."""
+        return self.tls_cert_file is not None
+
+    @property
+    def targets(self) -> tuple[ExportTarget, ...]:
+        """All backends."""
+        return (*(ExportTarget(url=url) for url in self.export_otlp), *self.exporters)
+
+
+def load(path: str | None, said: dict[str, Any]) -> Config:
+    """The settings of a file, the environment and the command line.
+
+    Args:
+        path: of a TOML file; `None`: none.
+        said: by the command line; `None` values were not said.
+
+    Raises:
+        ConfigError: the file cannot be read, or a setting is unknown or wrong; names it.
+    """
+    from_file: dict[str, Any] = {}
+    if path is not None:
+        try:
+            from_file = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"the configuration file {path} cannot be read: {error.strerror}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"the configuration file {path} is no TOML: {error}") from error
+    from_file = {name: value for name, value in from_file.items() if not _in_environment(name)}
+    said = {name: value for name, value in said.items() if value is not None}
+    try:
+        config = Config(**(from_file | said))
+    except ValidationError as error:
+        raise ConfigError(_explained(error)) from None
+    except SettingsError as error:
+        raise ConfigError(f"{error}: write it as JSON") from None
+    check(config)
+    return config
+
+
+def check(config: Config) -> None:
+    """Refuse what cannot work, before anything is started.
+
+    Raises:
+        ConfigError: names the settings.
+    """
+    if (config.tls_cert_file is None) != (config.tls_key_file is None):
+        raise ConfigError("tls_cert_file and tls_key_file go together: one is missing")
+    if config.tls_client_ca_file is not None and not config.tls:
+        raise ConfigError("tls_client_ca_file needs tls_cert_file and tls_key_file")
+    if config.no_auth and not config.loopback:
+        raise ConfigError(f"no_auth is refused on {config.host}: only loopback may go without tokens")
+    if not config.loopback and not config.tls and not config.insecure:
+        raise ConfigError(
+            f"{config.host} without TLS is refused: give tls_cert_file and tls_key_file, or say insecure"
+        )
+    if config.grpc and config.grpc_port == config.http_port != 0:
+        raise ConfigError(f"http_port and grpc_port are both {config.http_port}: two ports are needed")
+    if config.jwt is not None:
+        sources = ("secret_file", "public_key_file", "jwks_file", "jwks_url")
+        given = [name for name in sources if getattr(config.jwt, name) is not None]
+        if len(given) != 1:
+            raise ConfigError(f"jwt needs one source of keys of {', '.join(sources)}, not {len(given)}")
+
+
+def _in_environment(name: str) -> bool:
+    prefix = f"{ENV_PREFIX}{name}".upper()
+    return any(key.upper() == prefix and value for key, value in os.environ.items())
+
+
+def _explained(error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors(include_url=False, include_input=False):
+        name = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"{name}: no such setting")
+        else:
+            lines.append(f"{name}: {problem['msg']}")
+    return "; ".join(lines)
