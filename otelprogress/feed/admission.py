@@ -91,17 +91,24 @@ class Admission:
         hosts: further values of the `Host` header, each `name` or `name:port`.
         origins: further values of the `Origin` header, each `scheme://name[:port]`. Requests without an
             `Origin` (programs) always pass; `null` never does.
+        scheme: of the pages that are served here: `http` or `https`.
     """
 
     def __init__(
-        self, bind: str, port: int, *, hosts: Iterable[str] = (), origins: Iterable[str] = ()
+        self,
+        bind: str,
+        port: int,
+        *,
+        hosts: Iterable[str] = (),
+        origins: Iterable[str] = (),
+        scheme: str = "http",
     ) -> None:
         names = {"localhost", "127.0.0.1", "[::1]"}
         if bind not in _ANY_ADDRESS:
             names.add(f"[{bind}]" if ":" in bind else bind.lower())
         self.hosts = frozenset({f"{name}:{port}" for name in names} | {host.lower() for host in hosts})
         self.origins = frozenset(
-            {f"http://{name}:{port}" for name in names}
+            {f"{scheme}://{name}:{port}" for name in names}
             | {origin.lower() for origin in origins} - {"null", ""},
         )
 
@@ -113,10 +120,15 @@ class Admission:
             hosts: the values of all `Host` headers.
             origins: the values of all `Origin` headers.
         """
+        refusal = self.refusal_of_headers(hosts, origins)
+        if refusal is None and path.partition("?")[0] not in (FEED_PATH, WORKER_PATH):
+            refusal = Refusal(HTTPStatus.NOT_FOUND, f"The feed is at {FEED_PATH}.\n")
+        return refusal
+
+    def refusal_of_headers(self, hosts: Sequence[str], origins: Sequence[str]) -> Refusal | None:
+        """`refusal` for whoever serves other paths too."""
         if len(hosts) != 1 or hosts[0].lower() not in self.hosts:
             return Refusal(HTTPStatus.FORBIDDEN, "This feed does not answer to that Host.\n")
         if len(origins) > 1 or (origins and origins[0].lower() not in self.origins):
             return Refusal(HTTPStatus.FORBIDDEN, "This feed does not answer pages of that Origin.\n")
-        if path.partition("?")[0] not in (FEED_PATH, WORKER_PATH):
-            return Refusal(HTTPStatus.NOT_FOUND, f"The feed is at {FEED_PATH}.\n")
         return None

@@ -30,12 +30,18 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     expires_at_unix_s: float | None = None
     """`None`: never."""
     token_id: str = ""
-    """`jti` of a JWT, the name of a static token: what a deny-list names."""
+    """`jti` of a JWT, the name of a static token: what a deny-list names. Empty: a JWT without one."""
+    credential: str = ""
+    """Which static token proved it: the public part, so that one that is taken out of its file, or made again under
+    the same name, counts as revoked on open connections too. Empty: no static token."""
 
     @property
     def predicate(self) -> Filter | None:
         """What may be seen at all, as `protocol.Grant` wants it."""
-        return Filter(service=self.services, roots=False) if self.services else None
+        if not self.services:
+            return None
+        # In one order: a renewed token that lists the same services otherwise has the same rights, and its cursors count.
+        return Filter(service=tuple(sorted(set(self.services))), roots=False)
 
 
 class Denied(Exception):
