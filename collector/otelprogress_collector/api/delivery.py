@@ -1,0 +1,207 @@
+"""Who gets a turn, and when: one listener, one task and one timer for all readers of the feed.
+
+A pass over the readers is made after the host changed something. Passes are paced by what they cost: after one
+that took 20 ms the next waits about as long, so that under load more events share a frame and a system call, and half of
+the loop's time is left to those who bring the events. A long pass is made in slices. Nobody is given a turn while the
+host is between the beginning and the end of a commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
+from math import inf
+from typing import TYPE_CHECKING, Final, Protocol
+
+from otelprogress_collector.api.wire import SharedWire
+
+if TYPE_CHECKING:
+    from otelprogress_collector.host import CollectorHost
+
+_LOG = logging.getLogger("otelprogress_collector.api")
+
+SLICE_S: Final = 0.005
+"""How long a pass keeps the loop from everything else at once."""
+_LOOK_AT_CLOCK_EVERY: Final = 16
+_MIN_REST_S: Final = 0.0005
+_MAX_REST_S: Final = 0.1
+_HORIZON_S: Final = 1.0
+"""Later times than this are looked for by a sweep over all readers, once in as long: most of them move before they come."""
+
+
+class Reader(Protocol):
+    """One subscriber of the feed, whatever it is connected by. Its methods must not raise, and must not wait."""
+
+    due_s: float
+    """When it is to be looked at; infinity: not at all. Only `Delivery` writes it, once it is added."""
+
+    def pump(self, now_s: float, now_unix_ns: int) -> None:
+        """Send what there is. Called while the host may be read."""
+
+    def look(self, now_s: float, now_unix_ns: int) -> None:
+        """A time that it asked for has come: do what is due, then as `pump`."""
+
+    def recheck(self) -> bool:
+        """End it if its token was revoked; whether it may go on."""
+
+
+class Delivery:
+    """See the module.
+
+    Args:
+        host: what is read.
+    """
+
+    def __init__(self, host: CollectorHost) -> None:
+        self._wires: list[SharedWire] = []
+        self.passes = 0
+        """How often all readers had a turn."""
+        self._host = host
+        self._clock = host.clock
+        self._readers: dict[Reader, None] = {}
+        self._wanting: dict[Reader, None] = {}
+        self._due: list[tuple[float, int, Reader]] = []
+        self._order = count()
+        self._sweep_at_s = 0.0
+        self._news = False
+        self._wake = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._unlisten: Callable[[], None] | None = None
+
+    def __len__(self) -> int:
+        return len(self._readers)
+
+    def readers(self) -> list[Reader]:
+        """All that have turns."""
+        return list(self._readers)
+
+    def start(self) -> None:
+        """Begin to deliver, on the running loop."""
+        self._unlisten = self._host.on_change(self._on_change)
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="otelprogress-delivery")
+
+    async def stop(self) -> None:
+        """Nobody gets a turn any more."""
+        if self._unlisten is not None:
+            self._unlisten()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def share(self, encode: Callable[[Sequence[bytes]], bytes]) -> SharedWire:
+        """Wire forms that are kept until the next pass."""
+        wire = SharedWire(encode)
+        self._wires.append(wire)
+        return wire
+
+    def add(self, reader: Reader) -> None:
+        """Give it a turn with every change."""
+        self._readers[reader] = None
+
+    def remove(self, reader: Reader) -> None:
+        """Forget it."""
+        self._readers.pop(reader, None)
+        self._wanting.pop(reader, None)
+        reader.due_s = inf
+
+    def want_turn(self, reader: Reader) -> None:
+        """Give it a turn soon, though nothing changed."""
+        if reader in self._readers:
+            self._wanting[reader] = None
+            self._wake.set()
+
+    def look_at(self, reader: Reader, at_s: float, now_s: float) -> None:
+        """Look at it then, by the host's monotonic clock, instead of at any time said before."""
+        if at_s == reader.due_s or reader not in self._readers:
+            return
+        reader.due_s = at_s
+        if at_s - now_s < _HORIZON_S:
+            self._queue(reader)
+            if self._due[0][2] is reader:
+                self._set_timer(now_s)
+
+    def _on_change(self) -> None:
+        self._news = True
+        self._wake.set()
+
+    def _queue(self, reader: Reader) -> None:
+        heapq.heappush(self._due, (reader.due_s, next(self._order), reader))
+
+    def _set_timer(self, now_s: float) -> None:
+        at_s = min(self._due[0][0], self._sweep_at_s) if self._due else self._sweep_at_s
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, at_s - now_s), self._wake.set)
+
+    async def _run(self) -> None:
+        self._set_timer(self._clock.monotonic_s())
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            await self._host.readable()
+            for wire in self._wires:
+                wire.clear()
+            busy_s = await self._pass()
+            self._set_timer(self._clock.monotonic_s())
+            await asyncio.sleep(min(max(busy_s, _MIN_REST_S), _MAX_REST_S))
+
+    async def _pass(self) -> float:
+        """A turn for everybody who is to have one; how long they took, in seconds."""
+        now_s = self._clock.monotonic_s()
+        turns = self._turns(now_s)
+        busy_s = 0.0
+        pending = iter(turns.items())
+        while True:
+            began_s = now_s
+            over = self._give(pending, now_s, self._clock.time_unix_ns())
+            now_s = self._clock.monotonic_s()
+            busy_s += now_s - began_s
+            if over:
+                return busy_s
+            await asyncio.sleep(0)
+            await self._host.readable()
+            now_s = self._clock.monotonic_s()
+
+    def _turns(self, now_s: float) -> dict[Reader, bool]:
+        """Who has a turn now, and whether a time of its own has come."""
+        wanting, self._wanting = self._wanting, {}
+        if self._news:
+            self._news = False
+            self.passes += 1
+            wanting = self._readers
+        turns = dict.fromkeys(wanting, False)
+        if now_s >= self._sweep_at_s:
+            self._sweep_at_s = now_s + _HORIZON_S
+            for reader in self._readers:
+                if reader.due_s <= self._sweep_at_s:
+                    self._queue(reader)
+        while self._due and self._due[0][0] <= now_s:
+            reader = heapq.heappop(self._due)[2]
+            if reader.due_s <= now_s:  # else it has another time by now, or had its turn
+                reader.due_s = inf
+                turns[reader] = True
+        return turns
+
+    def _give(self, pending: Iterator[tuple[Reader, bool]], now_s: float, now_unix_ns: int) -> bool:
+        """Give turns for a slice of time; whether nobody is left."""
+        until_s = now_s + SLICE_S
+        for number, (reader, due) in enumerate(pending, 1):
+            if reader not in self._readers:
+                continue
+            try:
+                if due:
+                    reader.look(now_s, now_unix_ns)
+                else:
+                    reader.pump(now_s, now_unix_ns)
+            except Exception:
+                _LOG.exception("a reader of the feed failed")
+                self.remove(reader)
+            if number % _LOOK_AT_CLOCK_EVERY == 0 and self._clock.monotonic_s() >= until_s:
+                return False
+        return True

@@ -1,0 +1,279 @@
+"""`/openapi.json`: what HTTP takes and answers. The feed's WebSocket is described in `docs/protocol.md`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from starlette.types import Receive, Scope, Send
+
+from otelprogress.model.events import OperationView
+from otelprogress_collector.api.metrics import MEDIA_TYPE as METRICS_TYPE
+from otelprogress_collector.api.problem import JSON, Problem, respond
+from otelprogress_collector.api.problem import MEDIA_TYPE as PROBLEM_TYPE
+
+if TYPE_CHECKING:
+    from otelprogress_collector.api.access import Access
+
+_Document = dict[str, Any]
+
+_STRING: Final[_Document] = {"type": "string"}
+_STRINGS: Final[_Document] = {"type": "array", "items": _STRING}
+
+
+def _query(name: str, schema: _Document, description: str) -> _Document:
+    return {"name": name, "in": "query", "required": False, "schema": schema, "description": description}
+
+
+def _several(name: str, description: str) -> _Document:
+    return _query(name, _STRINGS, f"{description} May be given several times: any of them matches.") | {
+        "style": "form",
+        "explode": True,
+    }
+
+
+def _ok(description: str, media_type: str, schema: _Document) -> _Document:
+    return {"description": description, "content": {media_type: {"schema": schema}}}
+
+
+def _problem(description: str) -> _Document:
+    return _ok(description, PROBLEM_TYPE, {"$ref": "#/components/schemas/Problem"})
+
+
+_BAD: Final = _problem("A parameter that is not known, or cannot be meant.")
+_UNAUTHORIZED: Final = _problem("The token is missing, wrong, expired or revoked.")
+_FORBIDDEN: Final = _problem("The token lacks the scope, or the Host or Origin is not on the list.")
+_BUSY: Final = _problem("Too much, or the collector ends or starts: come back after Retry-After.")
+
+_FILTER: Final = [
+    _several("run", "Run ids or handles."),
+    _several("label", "Labels."),
+    _several("trace_id", "32 hex digits."),
+    _several("service", "Values of service.name."),
+    _several("state", "running, waiting, paused, succeeded, failed, cancelled, lost."),
+    _query("name", _STRING, "A glob over the name: * any characters, ? one."),
+    {
+        "name": "attributes",
+        "in": "query",
+        "required": False,
+        "content": {JSON: {"schema": {"type": "object"}}},
+        "description": 'A JSON object, as {"region": "eu"}: each must be equal.',
+    },
+    _query("subtree", _STRING, "A run id: it and everything below it."),
+    _query(
+        "roots",
+        {"type": "boolean"},
+        "Only operations without a parent; left out: yes, unless run, label, trace_id, name or subtree is given.",
+    ),
+    _query(
+        "ended_within_s",
+        {"type": "number", "minimum": 0, "default": 600},
+        "Live, or ended less than so many seconds ago.",
+    ),
+    _query(
+        "limit",
+        {"type": "integer", "minimum": 1, "default": 1000},
+        "How many at most, live ones and then the newest first; never more than 1000.",
+    ),
+    _query("after", _STRING, "The page that follows this run id: `next` of the page before."),
+]
+
+_PATHS: Final[_Document] = {
+    "/v1/operations": {
+        "get": {
+            "operationId": "listOperations",
+            "summary": "What runs, or ended a short while ago.",
+            "parameters": _FILTER,
+            "responses": {
+                "200": _ok(
+                    "The operations that match, with their steps.",
+                    JSON,
+                    {"$ref": "#/components/schemas/OperationList"},
+                ),
+                "400": _BAD,
+                "401": _UNAUTHORIZED,
+                "403": _FORBIDDEN,
+            },
+        }
+    },
+    "/v1/operations/{operation}": {
+        "get": {
+            "operationId": "getOperation",
+            "summary": "One operation, at once or when it has moved on.",
+            "parameters": [
+                {
+                    "name": "operation",
+                    "in": "path",
+                    "required": True,
+                    "schema": _STRING,
+                    "description": "Handle, id, label, or the unique beginning of one.",
+                },
+                _query(
+                    "after",
+                    {"type": "integer"},
+                    "Answer once the revision is higher than this, or after `wait` with what is there.",
+                ),
+                _query(
+                    "wait",
+                    {"type": "number", "minimum": 0, "maximum": 60, "default": 30},
+                    "Seconds to wait for it.",
+                ),
+            ],
+            "responses": {
+                "200": _ok(
+                    "Its state, with its steps.", JSON, {"$ref": "#/components/schemas/OperationView"}
+                ),
+                "400": _BAD,
+                "401": _UNAUTHORIZED,
+                "403": _FORBIDDEN,
+                "404": _problem("Nothing that may be seen has that name."),
+                "409": _problem("Several are meant: `candidates` has their handles."),
+                "503": _BUSY,
+            },
+        }
+    },
+    "/v1/feed/sse": {
+        "get": {
+            "operationId": "streamFeed",
+            "summary": "The feed as server-sent events: the messages of docs/protocol.md, named by their type.",
+            "parameters": [
+                *_FILTER,
+                _query(
+                    "level",
+                    {"type": "string", "enum": ["ticks", "milestones", "terminal"], "default": "milestones"},
+                    "What is sent.",
+                ),
+                _query(
+                    "max_rate_hz", {"type": "number", "minimum": 0.001}, "Bounds ticks, and nothing else."
+                ),
+                _query(
+                    "cursor",
+                    {"type": "string", "maxLength": 512},
+                    "Where to go on; Last-Event-ID counts before it.",
+                ),
+                {
+                    "name": "Last-Event-ID",
+                    "in": "header",
+                    "required": False,
+                    "schema": {"type": "string", "maxLength": 512},
+                    "description": "The id of the last event that was handled.",
+                },
+            ],
+            "responses": {
+                "200": _ok("Events, until one side ends it.", "text/event-stream", _STRING),
+                "400": _BAD,
+                "401": _UNAUTHORIZED,
+                "403": _FORBIDDEN,
+                "503": _BUSY,
+            },
+        }
+    },
+    "/openapi.json": {
+        "get": {
+            "operationId": "getOpenApi",
+            "summary": "This document.",
+            "security": [],
+            "responses": {"200": _ok("OpenAPI 3.1.", JSON, {"type": "object"}), "403": _FORBIDDEN},
+        }
+    },
+    "/healthz": {
+        "get": {
+            "operationId": "getHealth",
+            "summary": "Whether the process lives.",
+            "security": [],
+            "responses": {"200": _ok("It does.", JSON, {"$ref": "#/components/schemas/Status"})},
+        }
+    },
+    "/readyz": {
+        "get": {
+            "operationId": "getReadiness",
+            "summary": "Whether it serves.",
+            "security": [],
+            "responses": {
+                "200": _ok("It does.", JSON, {"$ref": "#/components/schemas/Status"}),
+                "503": _BUSY,
+            },
+        }
+    },
+    "/metrics": {
+        "get": {
+            "operationId": "getMetrics",
+            "summary": "Metrics of the collector and of all operations, for Prometheus.",
+            "responses": {
+                "200": _ok("The text format, version 0.0.4.", METRICS_TYPE, _STRING),
+                "401": _UNAUTHORIZED,
+                "403": _FORBIDDEN,
+            },
+        }
+    },
+}
+
+_SCHEMAS: Final[_Document] = {
+    "OperationList": {
+        "type": "object",
+        "required": ["operations", "more"],
+        "properties": {
+            "operations": {"type": "array", "items": {"$ref": "#/components/schemas/OperationView"}},
+            "more": {"type": "integer", "minimum": 0, "description": "How many more match."},
+            "next": {
+                "type": "string",
+                "description": "Give it as `after` for the page that follows; absent: none does.",
+            },
+        },
+    },
+    "Status": {
+        "type": "object",
+        "required": ["status"],
+        "properties": {"status": {"enum": ["alive", "ready"]}},
+    },
+    "Problem": {
+        "type": "object",
+        "description": "RFC 9457.",
+        "required": ["type", "title", "status", "detail"],
+        "properties": {
+            "type": _STRING,
+            "title": _STRING,
+            "status": {"type": "integer"},
+            "detail": _STRING,
+            "candidates": _STRINGS,
+        },
+    },
+}
+
+
+def document(version: str) -> _Document:
+    """The whole document, for a collector of this version."""
+    # What an operation looks like stands once, in the struct that is sent.
+    _, views = msgspec.json.schema_components([OperationView], ref_template="#/components/schemas/{name}")
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "otelprogress collector", "version": version or "0"},
+        "paths": _PATHS,
+        "components": {
+            "schemas": _SCHEMAS | views,
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{"token": []}],
+    }
+
+
+class OpenApi:
+    """The ASGI application of `/openapi.json`.
+
+    Args:
+        access: judges `Host` and `Origin`; no token is needed.
+        version: of the collector.
+    """
+
+    def __init__(self, access: Access, version: str) -> None:
+        self._access = access
+        self._body = msgspec.json.encode(document(version))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        try:
+            self._access.admit(scope)
+        except Problem as refused:
+            await refused.answer(send)
+        else:
+            await respond(send, self._body)
