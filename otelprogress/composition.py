@@ -71,6 +71,7 @@ class Runtime:
         from otelprogress.feed.host import Host
         from otelprogress.model.tree import OperationTree, TreeLimits
         from otelprogress.otel.emitter import ProgressEmitter
+        from otelprogress.otel.flush_budget import FlushBudget
         from otelprogress.otel.log_processor import ProgressLogProcessor
         from otelprogress.otel.provider import ProviderBinding
         from otelprogress.otel.span_processor import ProgressSpanProcessor
@@ -116,6 +117,7 @@ class Runtime:
         )
         # A child too: a parent shows what its children say, and exports none of it.
         self.sender: Sender | None = self._make_sender(version, writer_id)
+        self._flush_budget = None if self.sender is None else FlushBudget(self.sender)
         service = {"service.name": settings.service_name} if settings.service_name else {}
         self.span_processor = ProgressSpanProcessor(rules)
         self.binding: ProviderBinding = ProviderBinding(
@@ -309,16 +311,19 @@ class Runtime:
     # --- end ---------------------------------------------------------------------------------------------------
 
     def flush(self, timeout_s: float) -> bool:
-        """Wait, at most `timeout_s` seconds, until what was said has left this process. Returns whether it has."""
+        """Wait, at most `timeout_s` seconds, until what was said has left this process. Returns whether it has.
+
+        For OTLP endpoints the wait is shorter where they are slow (`otel.flush_budget`).
+        """
         deadline_s = time.monotonic() + timeout_s
         self.sampler.look()
         self.host.drain()
         done = True
         if self.link is not None:
             done = self.link.flush(max(0.0, deadline_s - time.monotonic()))
-        if self.sender is not None and not self.sender.failing:
-            # An endpoint that does not answer is not waited for: this may be the end of each task of a pool.
-            done = self.sender.flush(max(0.0, deadline_s - time.monotonic())) and done
+        if self._flush_budget is not None:
+            # This may be the end of each task of a pool, which an endpoint far away must not slow down.
+            done = self._flush_budget.flush(max(0.0, deadline_s - time.monotonic())) and done
         return done
 
     def close(self, detector: str = "atexit", cause: str | None = None) -> None:

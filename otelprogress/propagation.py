@@ -43,7 +43,8 @@ def propagate(fn: Callable[P, R]) -> Callable[P, R]:
     For threads and executors of any kind: `ThreadPoolExecutor`, `ProcessPoolExecutor`, and the pools of
     `multiprocessing` with any start method. The result can be pickled where `fn` can. In another process it joins
     that process to this one's feed on the first call, and waits at the end of each call until its events have left
-    that process (at most a second): a pool may kill its workers right after their last result.
+    that process: a pool may kill its workers right after their last result. That takes a second at most, and for an
+    OTLP endpoint that is slow to answer a tenth of the time at most.
 
     Args:
         fn: a function or a coroutine function. Wrap results of a pool with `track()`, not its inputs.

@@ -21,6 +21,7 @@ from otelprogress.feed.history import History
 from otelprogress.imports import late
 from otelprogress.model.events import State
 from tests.forking import exit_code, forked
+from tests.otel.otlp_server import HttpReceiver, Reply
 from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[1]
@@ -91,6 +92,19 @@ def test_the_same_settings_again_do_nothing_and_others_warn(caplog):
     with caplog.at_level(logging.WARNING, "otelprogress"):
         assert configure(view="lines") is made
     assert "other settings" in caplog.text
+
+
+def test_the_end_of_a_task_does_not_wait_twice_for_an_endpoint_that_hangs(monkeypatch):
+    with HttpReceiver() as receiver:
+        receiver.default = Reply(hang=True)
+        made = configure(endpoint=receiver.url, shutdown_timeout_s=0.1)
+        with progress.operation("task"):
+            pass
+        assert not made.flush(0.05)
+        waits: list[float] = []
+        monkeypatch.setattr(made.sender, "flush", waits.append)
+        assert not made.flush(1.0)
+        assert waits == []
 
 
 def test_after_shutdown_it_can_be_configured_anew():
