@@ -19,6 +19,9 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from otelprogress.exceptions import InvalidValue
+from otelprogress_collector.auth.tls import check_exposure, is_loopback
+
 ENV_PREFIX: Final = "OTELPROGRESS_COLLECTOR_"
 MIB: Final = 1024 * 1024
 
@@ -31,48 +34,23 @@ Texts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 """In the environment: separated by commas."""
 
 
-class ConfigError(Exception):
-    """A setting that cannot be meant; the message names it and says what would do."""
-
-
-class ExportTarget(BaseModel):
-    """One OTLP backend to which everything received is forwarded."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    url: str = Field(description="Base URL; port 4317 means gRPC, everything else HTTP.")
-    name: str = Field("", description="For logs, metrics and the queue's folder; by default made of the URL.")
-    protocol: Literal["", "grpc", "http/protobuf"] = Field("", description="Where the port does not tell.")
-    headers: dict[str, str] = Field(default_factory=dict, description="Sent with each request; never shown.")
-    gzip: bool = Field(False, description="Compress requests.")
-    timeout_s: float = Field(10.0, gt=0, description="Of one request.")
-    ca_file: str | None = Field(None, description="CA certificate; by default the system's.")
-    cert_file: str | None = Field(None, description="Client certificate.")
-    key_file: str | None = Field(None, description="Its key.")
-    queue_max_bytes: int = Field(
-        256 * MIB, gt=0, description="Of what waits for it on disk; over it the oldest go."
-    )
-    forward_ticks: bool = Field(False, description="Also requests that hold ticks and signs of life only.")
-
-
-class JwtSettings(BaseModel):
-    """Which JSON Web Tokens are taken. One source of keys; algorithms are pinned to it."""
+class JwtIssuer(BaseModel):
+    """One issuer of JSON Web Tokens. At least one source of keys must be given; algorithms are pinned to each key."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     issuer: str = Field(description="`iss` that is required.")
-    audience: str = Field(description="`aud` that is required.")
-    algorithms: tuple[Literal["HS256", "RS256", "ES256", "EdDSA"], ...] = Field(
-        description="Algorithms that are taken, nothing else is."
-    )
-    secret_file: str | None = Field(None, description="File with the secret of HS256.")
-    public_key_file: str | None = Field(
-        None, description="PEM file with the public key of RS256, ES256 or EdDSA."
-    )
-    jwks_file: str | None = Field(None, description="File with a JSON Web Key Set.")
+    audiences: tuple[str, ...] = Field(description="`aud` must name one of them.")
+    secret_file: Path | None = Field(None, description="File (0600) with the secret of HS256.")
+    public_key_file: Path | None = Field(None, description="PEM public key of RS256, ES256 or EdDSA.")
+    jwks_file: Path | None = Field(None, description="File with a JSON Web Key Set.")
     jwks_url: str | None = Field(
-        None, description="https:// URL of a JSON Web Key Set (http:// on loopback only)."
+        None, description="`https` URL of a JSON Web Key Set (`http` on loopback only)."
     )
+    jwks_ca_file: Path | None = Field(
+        None, description="Whom to trust for that URL; by default the system's."
+    )
+    leeway_s: float = Field(10.0, ge=0, le=300, description="For `nbf` and `iat`, where clocks differ.")
 
 
 class Config(BaseSettings):
@@ -130,7 +108,9 @@ class Config(BaseSettings):
     max_pending_bytes: int = Field(
         64 * MIB, gt=0, description="Of requests that wait to be stored; over it 503 / UNAVAILABLE."
     )
-    requests_per_s: float = Field(0.0, ge=0, description="OTLP requests a second of one token; 0: no limit.")
+    requests_per_s: float = Field(
+        0.0, ge=0, description="OTLP requests a second of one token or address; 0: no limit."
+    )
     reorder_window_s: float = Field(
         1.0, ge=0, description="How long a hole in a writer's sequence is waited for."
     )
@@ -144,7 +124,7 @@ class Config(BaseSettings):
     tokens_file: str | None = Field(
         None, description="Static tokens, hashed; by default `tokens.json` in the data folder."
     )
-    jwt: JwtSettings | None = Field(None, description="JSON Web Tokens.")
+    jwt: tuple[JwtIssuer, ...] = Field((), description="Issuers of JSON Web Tokens.")
     deny_list_file: str | None = Field(
         None, description="Ids of revoked tokens, one a line; read again within 5 s."
     )
@@ -155,7 +135,9 @@ class Config(BaseSettings):
 
     # Where it goes.
     export_otlp: Texts = Field((), description="URLs of OTLP backends, with the defaults of `exporters`.")
-    exporters: tuple[ExportTarget, ...] = Field((), description="OTLP backends.")
+    exporters: tuple[dict[str, Any], ...] = Field(
+        (), description="OTLP backends, with settings of their own."
+    )
     self_otlp: str = Field("", description="OTLP endpoint for the collector's own traces; by default none.")
 
     # What it says.
@@ -199,19 +181,9 @@ class Config(BaseSettings):
         return Path(state).expanduser() / "otelprogress-collector"
 
     @property
-    def loopback(self) -> bool:
-        """Whether only this machine can reach it."""
-        return self.host in ("127.0.0.1", "::1", "localhost")
-
-    @property
     def tls(self) -> bool:
         """Whether it speaks TLS."""
         return self.tls_cert_file is not None
-
-    @property
-    def targets(self) -> tuple[ExportTarget, ...]:
-        """All backends."""
-        return (*(ExportTarget(url=url) for url in self.export_otlp), *self.exporters)
 
 
 def load(path: str | None, said: dict[str, Any]) -> Config:
@@ -222,51 +194,43 @@ def load(path: str | None, said: dict[str, Any]) -> Config:
         said: by the command line; `None` values were not said.
 
     Raises:
-        ConfigError: the file cannot be read, or a setting is unknown or wrong; names it.
+        InvalidValue: the file cannot be read, or a setting is unknown or wrong; names it.
     """
     from_file: dict[str, Any] = {}
     if path is not None:
         try:
             from_file = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
-            raise ConfigError(f"the configuration file {path} cannot be read: {error.strerror}") from error
+            raise InvalidValue(f"the configuration file {path} cannot be read: {error.strerror}") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"the configuration file {path} is no TOML: {error}") from error
+            raise InvalidValue(f"the configuration file {path} is no TOML: {error}") from error
     from_file = {name: value for name, value in from_file.items() if not _in_environment(name)}
     said = {name: value for name, value in said.items() if value is not None}
     try:
         config = Config(**(from_file | said))
     except ValidationError as error:
-        raise ConfigError(_explained(error)) from None
+        raise InvalidValue(_explained(error)) from None
     except SettingsError as error:
-        raise ConfigError(f"{error}: write it as JSON") from None
+        raise InvalidValue(f"{error}: write it as JSON") from None
     check(config)
     return config
 
 
 def check(config: Config) -> None:
-    """Refuse what cannot work, before anything is started.
+    """Refuse settings that contradict each other, before anything is started.
 
     Raises:
-        ConfigError: names the settings.
+        InvalidValue: names the settings.
     """
     if (config.tls_cert_file is None) != (config.tls_key_file is None):
-        raise ConfigError("tls_cert_file and tls_key_file go together: one is missing")
+        raise InvalidValue("tls_cert_file and tls_key_file go together: one is missing")
     if config.tls_client_ca_file is not None and not config.tls:
-        raise ConfigError("tls_client_ca_file needs tls_cert_file and tls_key_file")
-    if config.no_auth and not config.loopback:
-        raise ConfigError(f"no_auth is refused on {config.host}: only loopback may go without tokens")
-    if not config.loopback and not config.tls and not config.insecure:
-        raise ConfigError(
-            f"{config.host} without TLS is refused: give tls_cert_file and tls_key_file, or say insecure"
-        )
+        raise InvalidValue("tls_client_ca_file needs tls_cert_file and tls_key_file")
+    if config.no_auth and not is_loopback(config.host):
+        raise InvalidValue(f"no_auth is refused on {config.host}: only loopback may go without tokens")
     if config.grpc and config.grpc_port == config.http_port != 0:
-        raise ConfigError(f"http_port and grpc_port are both {config.http_port}: two ports are needed")
-    if config.jwt is not None:
-        sources = ("secret_file", "public_key_file", "jwks_file", "jwks_url")
-        given = [name for name in sources if getattr(config.jwt, name) is not None]
-        if len(given) != 1:
-            raise ConfigError(f"jwt needs one source of keys of {', '.join(sources)}, not {len(given)}")
+        raise InvalidValue(f"http_port and grpc_port are both {config.http_port}: two ports are needed")
+    check_exposure(config.host, tls=config.tls, auth=not config.no_auth, insecure=config.insecure)
 
 
 def _in_environment(name: str) -> bool:

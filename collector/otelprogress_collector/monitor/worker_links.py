@@ -122,7 +122,7 @@ class _Writer:
 
 
 class WorkerLinks:
-    """All worker links of the collector; its `__call__` is a Starlette endpoint.
+    """All worker links of the collector; `serve` is a Starlette endpoint.
 
     Args:
         host: whose clock and runs count.
@@ -185,7 +185,7 @@ class WorkerLinks:
 
     # --- one connection -----------------------------------------------------------------------------------------
 
-    async def __call__(self, websocket: WebSocket) -> None:
+    async def serve(self, websocket: WebSocket) -> None:
         """Serve one `/v1/worker` connection to its end; whatever it sends, nothing is raised."""
         if SUBPROTOCOL not in websocket.scope["subprotocols"]:
             await websocket.send_denial_response(
