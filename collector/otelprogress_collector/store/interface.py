@@ -6,11 +6,14 @@ One writer, the host, calls `append` once per commit cycle; everything in it bec
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 import msgspec
 
 from otelprogress.model.estimate import Baseline
+
+KEPT_CLOSED: Final = 100_000
+"""Runs of which it is remembered that the collector closed their spans."""
 
 Durability = Literal["memory", "disk", "fsync"]
 """`memory`: gone with the process; `disk`: survives SIGKILL, a power cut may cost the tail; `fsync`: survives that too."""
@@ -161,7 +164,7 @@ class Store(Protocol):
         """The last handle number given, by slug."""
 
     def closed(self) -> list[str]:
-        """Ids of runs whose spans were closed, oldest first; the newest 100,000."""
+        """Ids of runs whose spans were closed, oldest first; the newest `KEPT_CLOSED`."""
 
     def baseline(self, tenant: str, name: str, step_name: str) -> Baseline | None:
         """Median and quartiles of the newest successful durations (at most 100); `None`: fewer than three."""
