@@ -10,12 +10,16 @@ import typer
 
 from otelprogress.cli import connection, options
 from otelprogress.cli.output import json_line, remark, say
+from otelprogress.model.text import clean
 
 if TYPE_CHECKING:
     from otelprogress.feed.client import AsyncClient
     from otelprogress.model.events import OperationView
 
 DEFAULT_LIMIT: Final = 20
+MAX_LIVE: Final = 10_000
+"""Operations that run and are known from the history only."""
+MAX_SERVICE_CHARS: Final = 64
 
 
 def list_(
@@ -39,11 +43,12 @@ def list_(
     """
     from otelprogress.visualization.table import table_lines
 
-    running = asyncio.run(_running(connection.open_client(url, token_file), name, children))
-    ended = [] if live or url is not None else _recorded(name, limit, children)
-    known = {view.id for view in running}
-    views = [view for view in running if view.live or not live] + [
-        view for view in ended if view.id not in known
+    client = connection.open_client(url, token_file)
+    told = asyncio.run(_told(client, name, children))
+    recorded = _recorded(name, limit, children, live=live) if url is None else []
+    known = {view.id for view in told}
+    views = [view for view in told if view.live or not live] + [
+        view for view in recorded if view.id not in known
     ]
     views.sort(key=lambda view: (not view.live, -view.started_at_unix_ns))
     alive = sum(view.live for view in views)
@@ -57,20 +62,29 @@ def list_(
     elif views:
         for line in table_lines(views, now_unix_ns):
             say(line)
-    else:
+    elif not client.unanswered:
         remark("nothing runs and nothing is in the history; `otelprogress doctor` says where was looked")
+    for target in client.unanswered:
+        service = f" ({clean(target.service, MAX_SERVICE_CHARS)})" if target.service else ""
+        remark(
+            f"otelprogress: process {target.pid}{service} does not answer; what runs there is shown as last written down"
+        )
 
 
-async def _running(client: AsyncClient, name: str | None, children: bool) -> list[OperationView]:
+async def _told(client: AsyncClient, name: str | None, children: bool) -> list[OperationView]:
     async with client:
         return list(await client.list(name, roots=not children))
 
 
-def _recorded(name: str | None, limit: int, children: bool) -> list[OperationView]:
+def _recorded(name: str | None, limit: int, children: bool, *, live: bool) -> list[OperationView]:
+    """What the history knows: what runs in processes that have no feed, or do not answer, and what ended lately."""
     history = connection.open_history()
     try:
         # Whoever looks first after a crash finds out: nobody else is left to say it.
         history.lose_orphans()
-        return history.operations(limit, live=False, name=name, roots=not children)
+        running = history.operations(MAX_LIVE, live=True, name=name, roots=not children)
+        if live:
+            return running
+        return running + history.operations(limit, live=False, name=name, roots=not children)
     finally:
         history.close()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -15,7 +16,11 @@ from otelprogress.exceptions import FeedUnavailable, UnknownOperation
 
 if TYPE_CHECKING:
     from otelprogress.feed.client import AsyncClient
-    from otelprogress.feed.news import News
+    from otelprogress.feed.news import News, Reason
+    from otelprogress.model.events import OperationView
+
+LOOK_EVERY_S: Final = 0.5
+"""Where only the history knows of the operation; its process writes an end down at once, counts every five seconds."""
 
 
 class Until(StrEnum):
@@ -90,10 +95,59 @@ async def _wait(
 ) -> News:
     from otelprogress.feed.news import News
 
+    loop = asyncio.get_running_loop()
+    deadline_s = math.inf if timeout_s is None else loop.time() + timeout_s
+    left_s = timeout_s
+    before: OperationView | None = None
     async with client:
-        try:
-            return await client.wait(operation, until=until.value, timeout_s=timeout_s, cursor=cursor)
-        except (UnknownOperation, FeedUnavailable) as error:
-            if not history:
-                raise
-            return News(reason="ended", operation=recorded(operation, error))
+        while True:
+            try:
+                return await client.wait(operation, until=until.value, timeout_s=left_s, cursor=cursor)
+            except (UnknownOperation, FeedUnavailable) as error:
+                if not history:
+                    raise
+                view = recorded(operation, error)
+            # No feed tells of it: its process has none, or is stopped. What it wrote down is looked at instead,
+            # and the feeds again, which know more.
+            reason = _recorded_reason(before, view, until, resumed=cursor is not None)
+            if reason is not None:
+                return News(reason=reason, operation=view, cursor=cursor or "")
+            before = view
+            if loop.time() >= deadline_s:
+                return News(reason="timeout", operation=view, cursor=cursor or "")
+            await asyncio.sleep(min(LOOK_EVERY_S, deadline_s - loop.time()))
+            left_s = None if timeout_s is None else max(0.0, deadline_s - loop.time())
+
+
+def _recorded_reason(
+    before: OperationView | None, after: OperationView, until: Until, *, resumed: bool
+) -> Reason | None:
+    """Why the wait is over, as far as two looks at the history tell; `None`: it goes on.
+
+    Args:
+        before: what the look before found; `None`: this is the first.
+        after: what stands there now.
+        until: what is waited for.
+        resumed: as for `standing_reason`.
+    """
+    from otelprogress.feed.news import news_reason, standing_reason
+    from otelprogress.model.events import FeedEvent
+
+    if before is None:
+        return standing_reason(after, until.value, resumed=resumed)
+    if _steps(before) != _steps(after):
+        kind = "step.started"
+    elif _milestone(before) != _milestone(after):
+        kind = "operation.noted"
+    else:
+        return None  # only its counts moved
+    event = FeedEvent(kind=kind, operation=after, revision=after.revision)
+    return news_reason(event, before, until.value, resumed=resumed)
+
+
+def _steps(view: OperationView) -> list[tuple[int, str]]:
+    return [(step.index, step.state) for step in view.steps]
+
+
+def _milestone(view: OperationView) -> tuple[object, ...]:
+    return view.state, view.stalled, view.warnings, view.message

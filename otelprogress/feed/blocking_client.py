@@ -14,6 +14,7 @@ from otelprogress.exceptions import UsageError
 
 if TYPE_CHECKING:
     from otelprogress.feed.client import AsyncClient
+    from otelprogress.feed.discovery import FeedTarget
     from otelprogress.feed.news import News, Until
     from otelprogress.feed.watch import Watch
     from otelprogress.model.events import FeedEvent, OperationView
@@ -171,6 +172,11 @@ class Client:
         """Close every watch and end the thread. The client can be used again."""
         self._thread.call(self._client.aclose())
         self._thread.stop()
+
+    @property
+    def unanswered(self) -> tuple[FeedTarget, ...]:
+        """Local feeds that did not answer the last question; see `AsyncClient`."""
+        return self._client.unanswered
 
     def watch(
         self,

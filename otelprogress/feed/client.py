@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Final, Literal, Self
 
@@ -31,11 +31,14 @@ from otelprogress.protocol.messages import Filter, Level
 __all__ = ["AsyncClient", "Client", "News", "Until", "Watch", "watch"]
 
 _Views = list[OperationView]
+_Targets = list[FeedTarget]
 _Found = list[tuple[FeedTarget, OperationView]]
 """Aliases, because inside the class `list` is a method."""
 
 _EVERYTHING: Final = Filter(roots=False, ended_within_s=1e9)
 _LIST_TIMEOUT_S: Final = 5.0
+_FIND_AT_LEAST_S: Final = 1.0
+"""What a wait gives feeds to say what they know, however short it is."""
 _LEVELS: Final = ("ticks", "milestones", "terminal")
 
 
@@ -49,6 +52,10 @@ class AsyncClient:
         resume: `False`: every connection begins anew, without a cursor. For tests that show what resuming is for.
         open_timeout_s: for connecting, and for the answer to the greeting.
         rng: of the jitter; `None`: unseeded.
+
+    Attributes:
+        unanswered: local feeds that did not answer the last question, though their process is there: it is stopped,
+            or very busy.
 
     Raises:
         InvalidValue: the address or the token file is none.
@@ -72,6 +79,7 @@ class AsyncClient:
         self._open_timeout_s = open_timeout_s
         self._rng = rng
         self._watches: weakref.WeakSet[Watch] = weakref.WeakSet()
+        self.unanswered: tuple[FeedTarget, ...] = ()
 
     async def __aenter__(self) -> Self:
         return self
@@ -177,14 +185,15 @@ class AsyncClient:
             ended_within_s: how long ago it may have ended; a process keeps what ended ten minutes ago.
 
         Returns:
-            Of all feeds; local processes that do not answer are left out.
+            Of all feeds; local processes that do not answer are left out, and are in `unanswered`.
 
         Raises:
             FeedUnavailable: the feed that was named does not answer.
             FeedDenied: it does not let us in.
         """
         wanted = Filter(name=name, roots=roots, service=_several(service), ended_within_s=ended_within_s)
-        views = [view for _, view in await self._snapshots(wanted)]
+        found, _ = await self._ask(await self._targets(), wanted, self._open_timeout_s)
+        views = [view for _, view in found]
         return sorted(
             (view for view in views if live in (None, view.live)), key=lambda view: view.started_at_unix_ns
         )
@@ -198,9 +207,9 @@ class AsyncClient:
         Raises:
             UnknownOperation: no feed knows it.
             AmbiguousOperation: several are meant; `candidates` has their handles.
-            FeedUnavailable: the feed that was named does not answer, or no process has one.
+            FeedUnavailable: the feed that was named does not answer, no process has one, or none answers.
         """
-        _, view = await self._find(operation)
+        _, view = await self._find(operation, self._open_timeout_s)
         return view
 
     async def wait(
@@ -217,7 +226,8 @@ class AsyncClient:
             operation: handle, id, label or unique prefix.
             until: `end`: it has an outcome; `attention`: also a warning, a question, a stall and its end; `step`:
                 also a step that started or ended; `change`: any milestone.
-            timeout_s: then the answer is `reason="timeout"`; `None`: never.
+            timeout_s: then the answer is `reason="timeout"`; `None`: never. Local processes that do not answer are
+                given half of it, and a second at least.
             cursor: of earlier news: what happened since then counts too. `None`: only what happens from now on,
                 and what stands already: an outcome, an open question.
 
@@ -228,12 +238,17 @@ class AsyncClient:
         """
         if until not in UNTIL:
             raise InvalidValue(f"until is one of {', '.join(UNTIL)}, not {until!r}")
-        target, view = await self._find(operation)
+        loop = asyncio.get_running_loop()
+        deadline_s = None if timeout_s is None else loop.time() + timeout_s
+        find_s = self._open_timeout_s
+        if timeout_s is not None:
+            find_s = min(find_s, max(_FIND_AT_LEAST_S, timeout_s / 2))
+        target, view = await self._find(operation, find_s)
         if (reason := standing_reason(view, until, resumed=cursor is not None)) is not None:
             return News(reason=reason, operation=view, cursor=cursor or "")
         watching = self._watch(target, Filter(run=(view.id,), ended_within_s=1e9), cursor=cursor)
         try:
-            async with watching, asyncio.timeout(timeout_s):
+            async with watching, asyncio.timeout_at(deadline_s):
                 async for event in watching:
                     reason = news_reason(event, view, until, resumed=cursor is not None)
                     view = event.operation
@@ -243,37 +258,57 @@ class AsyncClient:
             return News(reason="timeout", operation=view, cursor=watching.cursor)
         raise FeedUnavailable(f"the feed of {view.handle} went away, and its end is not known")
 
-    async def _snapshots(self, wanted: Filter) -> _Found:
-        if self._target is not None:
-            found = await snapshot(self._target, wanted, timeout_s=self._open_timeout_s)
-            return [(self._target, view) for view in found]
-        targets = await asyncio.to_thread(local_feeds)
-        answers = await asyncio.gather(*(self._snapshot_or_nothing(target, wanted) for target in targets))
-        return [(target, view) for target, views in zip(targets, answers, strict=True) for view in views]
+    async def _targets(self) -> _Targets:
+        return [self._target] if self._target is not None else await asyncio.to_thread(local_feeds)
 
-    async def _snapshot_or_nothing(self, target: FeedTarget, wanted: Filter) -> _Views:
+    async def _ask(
+        self, targets: Sequence[FeedTarget], wanted: Filter, timeout_s: float
+    ) -> tuple[_Found, _Targets]:
+        """What matches at these feeds, and those of them that answered."""
+        answers = await asyncio.gather(*(self._snapshot(target, wanted, timeout_s) for target in targets))
+        pairs = list(zip(targets, answers, strict=True))
+        # One that is gone has ended a moment ago: nothing is missing.
+        self.unanswered = tuple(target for target, views in pairs if views is None and not target.gone)
+        found = [(target, view) for target, views in pairs for view in views or ()]
+        return found, [target for target, views in pairs if views is not None]
+
+    async def _snapshot(self, target: FeedTarget, wanted: Filter, timeout_s: float) -> _Views | None:
+        """What matches at a feed; `None`: a local one does not answer."""
         try:
-            return await snapshot(target, wanted, timeout_s=self._open_timeout_s)
-        except FeedUnavailable:  # it ended a moment ago, or is stopped: the others are there
-            return []
+            return await snapshot(target, wanted, timeout_s=timeout_s)
+        except FeedUnavailable:
+            if self._target is not None:
+                raise
+            return None
 
-    async def _find(self, text: str) -> tuple[FeedTarget, OperationView]:
-        if self._target is None and not await asyncio.to_thread(local_feeds):
+    async def _find(self, text: str, timeout_s: float) -> tuple[FeedTarget, OperationView]:
+        targets = await self._targets()
+        if not targets:
             raise FeedUnavailable(
                 "no process of yours has a feed open; `otelprogress doctor` says where was looked"
             )
-        for clause in ({"run": (text,)}, {"label": (text,)}):
-            found = await self._snapshots(msgspec.structs.replace(_EVERYTHING, **clause))
+        unanswered: tuple[FeedTarget, ...] = ()
+        for clause in ({"run": (text,)}, {"label": (text,)}, {}):
+            found, targets = await self._ask(
+                targets, msgspec.structs.replace(_EVERYTHING, **clause), timeout_s
+            )
+            # Those that did not answer are not asked again: a stopped process costs one time-out, not three.
+            unanswered = self.unanswered = (*unanswered, *self.unanswered)
+            if not clause:
+                found = [
+                    (target, view)
+                    for target, view in found
+                    if text and (view.id.startswith(text) or view.handle.startswith(text))
+                ]
             if found:
                 return _only(text, found)
-        found = [
-            (target, view)
-            for target, view in await self._snapshots(_EVERYTHING)
-            if text and (view.id.startswith(text) or view.handle.startswith(text))
-        ]
-        if not found:
-            raise UnknownOperation(f"no operation {text!r}; `otelprogress list` shows what is there")
-        return _only(text, found)
+        silent = ", ".join(f"process {target.pid} at {target.url}" for target in unanswered)
+        if not targets and silent:
+            raise FeedUnavailable(f"no feed answers: {silent}")
+        raise UnknownOperation(
+            f"no operation {text!r}; `otelprogress list` shows what is there"
+            + (f" (no answer from {silent})" if silent else "")
+        )
 
 
 def _only(text: str, found: _Found) -> tuple[FeedTarget, OperationView]:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Self
 
 from otelprogress.exceptions import UnknownOperation
+from otelprogress.feed.discovery import FeedTarget
 from otelprogress.feed.news import News
 from otelprogress.model.events import FeedEvent, OperationView
 
@@ -41,6 +42,7 @@ class FakeClient:
         self.error = error
         self.reason = "ended"
         self.asked: list[tuple[object, ...]] = []
+        self.unanswered: tuple[FeedTarget, ...] = ()
 
     async def __aenter__(self) -> Self:
         return self
@@ -76,14 +78,21 @@ class FakeClient:
 
 
 class FakeHistory:
+    """`later` is what stands in it at the second look, the third, and so on."""
+
     def __init__(self, views: Iterable[OperationView] = ()) -> None:
         self.views = list(views)
+        self.later: list[list[OperationView]] = []
+        self.looks = 0
 
     def lose_orphans(self) -> list[OperationView]:
+        self.looks += 1
+        if self.looks > 1 and self.later:
+            self.views = self.later.pop(0)
         return []
 
-    def operations(self, limit: int = 100, **_: object) -> list[OperationView]:
-        return self.views[:limit]
+    def operations(self, limit: int = 100, *, live: bool | None = None, **_: object) -> list[OperationView]:
+        return [view for view in self.views if live in (None, view.live)][:limit]
 
     def get(self, operation: str) -> OperationView:
         for view in self.views:

@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from otelprogress.cli import wait
 from otelprogress.exceptions import (
     AmbiguousOperation,
     FeedDenied,
@@ -15,7 +16,8 @@ from otelprogress.exceptions import (
     UnknownOperation,
     WaitTimeout,
 )
-from otelprogress.model.events import FeedEvent, State
+from otelprogress.feed.discovery import FeedTarget
+from otelprogress.model.events import FeedEvent, State, StepState, StepView
 from tests.visualization.screen import NOW, SECOND, make_view, nightly_load
 
 HOSTILE = "a\r\nb\x1b]52;c;aGk=\x07\x1b[31mred\x1b[0m\x9b2J\u202eevil[bold red]x[/]"
@@ -84,6 +86,34 @@ def test_list_of_nothing_says_so_beside_the_output(shell):
     result = shell("list")
     assert (result.exit_code, result.stdout) == (0, "")
     assert "doctor" in result.stderr
+
+
+def test_list_shows_what_runs_in_a_process_that_has_no_feed(shell):
+    shell.history.views = [make_view(1), ended(State.FAILED, id="b", handle="load-9")]
+    assert [json.loads(line)["handle"] for line in shell("list", "--json").stdout.splitlines()] == [
+        "load-1",
+        "load-9",
+    ]
+    assert [json.loads(line)["handle"] for line in shell("list", "--json", "--live").stdout.splitlines()] == [
+        "load-1"
+    ]
+
+
+def test_list_believes_the_feed_where_the_history_is_behind(shell):
+    shell.client.views = {"load-1": ended(State.FAILED)}
+    shell.history.views = [make_view(1)]
+    (line,) = shell("list", "--json").stdout.splitlines()
+    assert json.loads(line)["state"] == "failed"
+
+
+def test_list_says_which_process_does_not_answer_and_never_that_nothing_runs(shell):
+    shell.client.unanswered = (FeedTarget(url="ws://127.0.0.1:9", pid=123, service="etl\x1b[31m"),)
+    result = shell("list")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "process 123 (etl" in result.stderr
+    assert "does not answer" in result.stderr
+    assert "\x1b" not in result.stderr
+    assert "nothing runs" not in result.stderr
 
 
 def test_list_passes_the_name_on(shell):
@@ -157,6 +187,44 @@ def test_waiting_for_a_step_is_no_failure_while_it_goes_on(shell):
 def test_waiting_for_what_ended_before_answers_from_the_history(shell):
     shell.history.views = [ended(State.FAILED, handle="load-9")]
     assert shell("wait", "load-9").exit_code == 1
+
+
+def test_waiting_for_what_only_the_history_knows_goes_on_until_it_has_ended(shell, monkeypatch):
+    monkeypatch.setattr(wait, "LOOK_EVERY_S", 0.0)
+    shell.history.views = [make_view(1)]
+    shell.history.later = [[make_view(1, revision=9)], [ended(State.FAILED)]]
+    result = shell("wait", "load-1", "--until", "end", "--timeout", "60", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["why"] == "failed"
+    assert shell.history.looks == 3
+    assert [call[0] for call in shell.client.asked].count("wait") == 3
+
+
+def test_a_wait_for_what_only_the_history_knows_is_over_in_time(shell):
+    shell.history.views = [make_view(1)]
+    result = shell("wait", "load-1", "--until", "end", "--timeout", "0")
+    assert result.exit_code == 124
+    assert result.stdout.startswith("load-1 running")
+
+
+@pytest.mark.parametrize(
+    ("until", "change", "why"),
+    [
+        ("step", {"steps": (StepView(index=0, name="extract", state=StepState.RUNNING),)}, "step"),
+        ("attention", {"warnings": 1}, "warning"),
+        ("attention", {"stalled": True}, "stalled"),
+        ("change", {"message": "half way"}, "changed"),
+    ],
+)
+def test_two_looks_at_the_history_tell_what_happened_between_them(shell, monkeypatch, until, change, why):
+    monkeypatch.setattr(wait, "LOOK_EVERY_S", 0.0)
+    before = make_view(1)
+    shell.history.views = [before]
+    moved = msgspec.structs.replace(before, revision=8, as_of_unix_ns=NOW + 1)
+    shell.history.later = [[moved], [msgspec.structs.replace(moved, revision=9, **change)]]
+    result = shell("wait", "load-1", "--until", until, "--json")
+    assert json.loads(result.stdout)["why"] == why
+    assert shell.history.looks == 3
 
 
 def test_a_wait_that_is_over_exits_with_124_and_says_how_it_stands(shell):

@@ -37,7 +37,9 @@ def test_the_blocking_client_reads_like_the_asynchronous_one():
 
 
 def test_both_clients_have_the_same_names_and_arguments():
-    public = [name for name in vars(Client) if not name.startswith("_") and name != "close"]
+    members = {name: each for name, each in vars(Client).items() if not name.startswith("_")}
+    assert [name for name, each in members.items() if isinstance(each, property)] == ["unanswered"]
+    public = [name for name, each in members.items() if inspect.isfunction(each) and name != "close"]
     assert public == ["watch", "list", "get", "wait"]
     for name in [*public, "__init__"]:
         ours, theirs = (inspect.signature(getattr(kind, name)).parameters for kind in (Client, AsyncClient))

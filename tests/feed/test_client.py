@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 
@@ -69,6 +70,72 @@ async def test_list_of_all_local_processes_leaves_out_the_ones_that_do_not_answe
         runtime_file.write(server.url, TOKEN)
         async with AsyncClient() as client:
             assert [view.name for view in await client.list()] == ["nightly load"]
+
+
+@pytest.fixture
+def silent_url():
+    """A local feed that is there and does not answer, as that of a stopped process; its connections are counted."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        url = f"ws://127.0.0.1:{listener.getsockname()[1]}"
+        runtime_file.write(url, TOKEN)
+        yield url, listener
+
+
+def connections(listener: socket.socket) -> int:
+    count = 0
+    while True:
+        try:
+            listener.accept()[0].close()
+        except BlockingIOError:
+            return count
+        count += 1
+
+
+async def test_a_list_says_which_processes_did_not_answer(silent_url):
+    url, _ = silent_url
+    host = real_host()
+    host.submit(started())
+    with serving(host) as server:
+        runtime_file.write(server.url, TOKEN)
+        async with AsyncClient(open_timeout_s=0.2) as client:
+            assert [view.name for view in await client.list()] == ["nightly load"]
+            assert [target.url for target in client.unanswered] == [f"{url}/v1/feed"]
+
+
+async def test_a_process_that_does_not_answer_is_asked_once_for_an_operation(silent_url):
+    _, listener = silent_url
+    with serving() as server:
+        runtime_file.write(server.url, TOKEN)
+        async with AsyncClient(open_timeout_s=0.2) as client:
+            with pytest.raises(UnknownOperation, match="no answer from process"):
+                await client.get("load-9")
+            assert len(client.unanswered) == 1
+    assert connections(listener) == 1
+
+
+async def test_where_no_feed_answers_that_is_what_is_said(silent_url):
+    async with AsyncClient(open_timeout_s=0.1) as client:
+        with pytest.raises(FeedUnavailable, match="no feed answers: process"):
+            await client.get("load-9")
+
+
+async def test_a_wait_gives_feeds_that_do_not_answer_no_more_than_half_of_its_time(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    given_s: list[float] = []
+
+    async def answers_nothing(target, wanted, *, timeout_s):
+        given_s.append(timeout_s)
+        raise FeedUnavailable("timed out")
+
+    monkeypatch.setattr("otelprogress.feed.client.snapshot", answers_nothing)
+    runtime_file.write("ws://127.0.0.1:9", TOKEN)
+    async with AsyncClient() as client:
+        for timeout_s in (0.0, 4.0, None):
+            with pytest.raises(FeedUnavailable):
+                await client.wait("load-9", timeout_s=timeout_s)
+    assert given_s == [1.0, 2.0, 5.0]
 
 
 async def test_without_any_feed_a_list_is_empty_and_a_get_says_so():
