@@ -299,10 +299,9 @@ async def test_a_signal_that_is_not_taken_is_off_in_one_line(loop, caplog):
     assert report.off_reason == "HTTP 404"
     assert (report.queued, report.cleared, report.withheld) == (0, 5, 2)
     assert len(sender.sent) == 3
-    assert [record.getMessage() for record in caplog.records if "does not take" in record.getMessage()] == [
-        "backend vendor (vendor:4318) does not take traces (HTTP 404): no more of them are forwarded to it; "
-        "5 requests dropped"
-    ]
+    [line] = [record.getMessage() for record in caplog.records]
+    assert line.startswith("backend vendor (vendor:4318) does not take traces (HTTP 404): no more of them")
+    assert line.endswith("5 requests dropped")
     assert all(task.done() for task in courier.tasks)
     assert "off (HTTP 404)" in str(report)
     await stop(courier)

@@ -43,6 +43,10 @@ def on_disk(directory: Path) -> bytes:
     return b"".join(path.read_bytes() for path in sorted(directory.iterdir()))
 
 
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 def numbered(count: int, size: int = 60) -> list[bytes]:
     return [b"%0*d" % (size, number) for number in range(count)]
 
@@ -109,14 +113,14 @@ def test_files_and_folder_are_the_owners_alone(directory):
 
 
 def test_a_long_backlog_holds_few_descriptors(directory):
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     queue = opened(directory)
     append(queue, *numbered(200))
     assert len(list(directory.iterdir())) > 50
-    assert len(os.listdir("/proc/self/fd")) - before <= 2
+    assert open_descriptors() - before <= 2
     assert bodies(queue) == numbered(200)
     queue.close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_descriptors() == before
 
 
 def test_files_go_once_what_is_in_them_is_settled(directory):
@@ -256,8 +260,7 @@ def fill(queue) -> int:
     while True:
         try:
             queue.append(b"%08d" % taken + b"x" * 3_000, "protobuf", 7)
-        except QueueUnavailable as error:
-            assert "takes nothing" in str(error)
+        except QueueUnavailable:
             return taken
         taken += 1
 
@@ -266,7 +269,7 @@ def assert_recovers(queue, directory: Path, taken: int, give_room) -> None:
     """What was acknowledged is there, the rest is not, and appending works again by itself."""
     entries, size_bytes = queue.entries, queue.size_bytes
     assert entries == taken
-    with pytest.raises(QueueUnavailable):
+    with pytest.raises(QueueUnavailable, match="takes nothing"):
         queue.append(b"no" * 2_000, "protobuf", 7)
     assert (queue.entries, queue.size_bytes, queue.counts.total) == (entries, size_bytes, 0)
     give_room()
@@ -389,7 +392,7 @@ def test_what_was_written_and_its_folder_are_named_for_fsync_once(directory):
     queue = opened(directory)
     append(queue, *numbered(6))
     descriptors = queue.unsynced()
-    names = {os.readlink(f"/proc/self/fd/{descriptor}") for descriptor in descriptors}
+    names = {str(Path(f"/proc/self/fd/{descriptor}").readlink()) for descriptor in descriptors}
     assert names == {str(directory), *(str(path) for path in directory.iterdir())}
     for descriptor in descriptors:
         os.fsync(descriptor)
