@@ -65,6 +65,13 @@ def test_further_hosts_and_origins_can_be_listed_but_never_null():
     assert admission.refusal("/v1/feed", ["[::1]:1"], ["null"]) is not None
 
 
+def test_who_serves_other_paths_and_https_judges_by_the_headers_alone():
+    admission = Admission("127.0.0.1", 4318, scheme="https")
+    assert admission.refusal_of_headers(["127.0.0.1:4318"], ["https://127.0.0.1:4318"]) is None
+    assert admission.refusal_of_headers(["127.0.0.1:4318"], ["http://127.0.0.1:4318"]) is not None
+    assert admission.refusal_of_headers(["evil.example:4318"], []) is not None
+
+
 @pytest.mark.parametrize("path", ["/", "/v1/feed/", "/v1/feedx", "/v1", "//v1/feed", "/v1/../v1/feed"])
 def test_other_paths_are_not_found(path: str):
     refusal = ADMISSION.refusal(path, HOST, [])

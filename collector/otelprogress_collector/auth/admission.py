@@ -88,9 +88,8 @@ class CollectorAdmission:
         """
         if self._any_address and arrived_at is not None:
             host = _literal(arrived_at, self._port, default=_DEFAULT_PORTS[self._scheme])
-            own = [one.lower() for one in hosts] == [host]
             own_page = [one.lower() for one in origins] in ([], [f"{self._scheme}://{host}"])
-            if own and own_page:
+            if host is not None and own_page and [one.lower() for one in hosts] == [host]:
                 return None
         refusal = self._admission.refusal_of_headers(hosts, origins)
         if refusal is None:
@@ -146,16 +145,16 @@ def token_of_metadata(metadata: Iterable[tuple[str, str | bytes]]) -> tuple[str 
 
 
 def _has_port(host: str) -> bool:
-    return host.rpartition(":")[2].isdecimal() and not host.endswith("]") if ":" in host else False
+    return ":" in host and host.rpartition(":")[2].isdecimal()
 
 
-def _literal(address: str, port: int, *, default: int) -> str:
-    """An address as a `Host` would say it."""
+def _literal(address: str, port: int, *, default: int) -> str | None:
+    """An address as a `Host` would say it; `None`: it is none."""
     text = address.partition("%")[0].lower()
     try:
         parsed = ipaddress.ip_address(text)
     except ValueError:
-        return ""
+        return None
     if isinstance(parsed, ipaddress.IPv6Address):
         mapped = parsed.ipv4_mapped
         text = str(mapped) if mapped is not None else f"[{parsed.compressed}]"

@@ -23,9 +23,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from otelprogress_collector.auth.deny_list import is_token_id
-from otelprogress_collector.auth.principal import SCOPES, Denied, Principal
+from otelprogress_collector.auth.principal import MAX_SERVICES, SCOPES, Denied, Principal, is_tenant
 
-MAX_SERVICES: Final = 64
 MAX_TEXT_CHARS: Final = 256
 _MAX_TIME_UNIX_S: Final = 1e11
 """The year 5138: a time beyond it is in other units."""
@@ -64,6 +63,8 @@ def principal_of(
     if token_id is not None and not is_token_id(token_id):
         raise Denied("the token's jti is none that a deny-list could name: white space, or too long")
     tenant, tenant_from = _text(claims, "tenant"), _text(claims, "tenant_from")
+    if tenant is not None and not is_tenant(tenant):
+        raise Denied("the token's tenant is too long, or has white space at an end")
     if tenant is not None and tenant_from is not None:
         raise Denied("the token has both tenant and tenant_from")
     services = tuple(_texts(claims, "services")) if "services" in claims else ()

@@ -6,6 +6,7 @@ from typing import Final, Protocol
 
 import msgspec
 
+from otelprogress.model.text import clean
 from otelprogress.protocol.messages import Filter
 
 READ: Final = "progress:read"
@@ -14,6 +15,9 @@ CONTROL: Final = "progress:control"
 RESPOND: Final = "progress:respond"
 START: Final = "progress:start"
 SCOPES: Final = frozenset({READ, WRITE, CONTROL, RESPOND, START})
+MAX_TENANT_CHARS: Final = 128
+MAX_SERVICES: Final = 64
+"""That one token may name."""
 
 
 class Principal(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,3 +70,8 @@ class Authority(Protocol):
 
     def revoked(self, principal: Principal) -> bool:
         """Whether the deny-list names it by now. Cheap enough to be asked before each subscription and command."""
+
+
+def is_tenant(text: str) -> bool:
+    """Whether a tenant can be called that: 1 to 128 printable characters, none of them white space at an end."""
+    return bool(text) and clean(text, MAX_TENANT_CHARS) == text

@@ -19,10 +19,15 @@ from typing import Any, Final
 import msgspec
 
 from otelprogress.exceptions import InvalidValue
-from otelprogress_collector.auth.principal import SCOPES, Principal
+from otelprogress_collector.auth.principal import (
+    MAX_SERVICES,
+    MAX_TENANT_CHARS,
+    SCOPES,
+    Principal,
+    is_tenant,
+)
 
 PREFIX: Final = "otpc_"
-MAX_SERVICES: Final = 64
 MAX_TEXT_CHARS: Final = 256
 _ID_BYTES: Final = 9
 _SECRET_BYTES: Final = 33
@@ -140,9 +145,13 @@ def check_token(stored: StoredToken) -> None:
         )
     if not stored.scopes or not SCOPES.issuperset(stored.scopes):
         raise InvalidValue(f"scopes are one or more of {', '.join(sorted(SCOPES))}")
-    texts = (stored.tenant, *stored.services, stored.tenant_from or "")
+    if stored.tenant and not is_tenant(stored.tenant):
+        raise InvalidValue(f"a tenant is a printable text of at most {MAX_TENANT_CHARS} characters")
+    texts = (*stored.services, stored.tenant_from or "")
     if any(len(text) > MAX_TEXT_CHARS or not text.isprintable() for text in texts) or "" in stored.services:
-        raise InvalidValue(f"tenant and services are printable texts of at most {MAX_TEXT_CHARS} characters")
+        raise InvalidValue(
+            f"services and tenant_from are printable texts of at most {MAX_TEXT_CHARS} characters"
+        )
     if len(stored.services) > MAX_SERVICES:
         raise InvalidValue(f"a token names at most {MAX_SERVICES} services")
     if stored.tenant_from is not None and (stored.tenant or not stored.tenant_from):
