@@ -233,7 +233,7 @@ class Runtime:
         return facts
 
     def _drain(self) -> bool:
-        self.host.drain()
+        self.host.drain(0.0 if self._closed else None)  # a process that leaves has a drain of its own for the rest
         due = self.host.next_deadline_unix_ns()
         return due is not None and due - time.time_ns() < _SOON_NS
 
@@ -341,7 +341,8 @@ class Runtime:
             lambda: self.sampler.close(left(0.2)),
             lambda: self._lose_live(detector, cause),
             self._detach,
-            lambda: self.host.drain(left(0.5)),
+            # While those below still listen.
+            lambda: self.host.drain_to_leave(left(0.5)),
         ]
         if self.view is not None:
             view = self.view

@@ -231,6 +231,28 @@ def test_an_interpreter_that_leaves_with_an_operation_open_loses_it():
     assert (view.state, view.lost_detector) == (State.LOST, "atexit")
 
 
+def test_an_operation_that_ended_well_is_not_lost_to_a_backlog_at_the_exit():
+    ended = run(
+        """
+        import time
+        import otelprogress as progress
+        from otelprogress import runtime
+        from otelprogress.feed import host
+        host._PASS_EVENTS = 16
+        progress.configure(feed=False, view="off", shutdown_timeout_s=1.0)
+        runtime.current_runtime().host.add_listener(lambda applied: time.sleep(0.02))  # 2.5 s for all of them
+        with progress.operation("load") as load:
+            for _ in range(1000):
+                with load.step("row"):
+                    pass
+        """
+    )
+    assert "the process leaves faster" in ended.stderr
+    with History() as history:
+        (view,) = history.operations()
+    assert view.state is State.SUCCEEDED
+
+
 def test_the_exit_takes_no_longer_than_allowed_whatever_the_endpoint_does():
     with socket.create_server(("127.0.0.1", 0)) as tarpit:  # accepts, and never answers
         ended = run(

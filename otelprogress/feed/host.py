@@ -36,6 +36,11 @@ _RESERVE_SHARE: Final = 0.25
 _RESERVED_FOR: Final = frozenset({semconv.OPERATION_STARTED, semconv.OPERATION_ENDED})
 """Room kept beyond the bound, so that a flood of notes cannot cost an operation its beginning or its outcome."""
 
+_EVERYTHING_SHARE: Final = 0.7
+"""Of the time of a last drain; the rest of it is for beginnings and outcomes."""
+_ORDER_WAIT_NS: Final = 6_000_000_000
+"""No event waits longer for those before it (`TreeLimits`): after a last drain they do not come any more."""
+
 Listener = Callable[[Sequence["Applied"]], None]
 
 
@@ -96,6 +101,8 @@ class Host:
         self._inbox: deque[Event] = deque()
         self._rung = False
         self._closed = False
+        self._leaving_at_s = math.inf
+        """Until when the drains of all threads have to be over, because the process leaves."""
 
     def submit(self, event: Event) -> None:
         """Take over one event. Any thread; never blocks, never raises."""
@@ -136,7 +143,7 @@ class Host:
                 count = 0
                 # A margin, so that what listeners answer is applied at once.
                 left = len(self._inbox) + _PASS_EVENTS
-                until_s = None if timeout_s is None else self.clock.monotonic_s() + timeout_s
+                until_s = math.inf if timeout_s is None else self.clock.monotonic_s() + timeout_s
                 while True:
                     taken, applied = self._reduce()
                     if applied:
@@ -145,7 +152,7 @@ class Host:
                     left -= taken
                     if not self._inbox or left <= 0:
                         break
-                    if until_s is not None and self.clock.monotonic_s() >= until_s:
+                    if self.clock.monotonic_s() >= min(until_s, self._leaving_at_s):
                         break
             finally:
                 self._delivering = False
@@ -201,19 +208,19 @@ class Host:
             self.stats.wake_failures += 1
             self._rung = False  # nobody heard it: the next event rings again
 
-    def _complain(self) -> None:
-        """Say at most once a minute what was dropped, on the draining thread."""
+    def _complain(self, *, leaving: bool = False) -> None:
+        """Say what was dropped, on the draining thread: once a minute at most, unless it is the last chance."""
         dropped = self.stats.dropped_durable
         if dropped == self._complained_of:
             return
         now_s = self.clock.monotonic_s()
-        if now_s - self._complained_at_s < _COMPLAIN_EVERY_S:
+        if now_s - self._complained_at_s < _COMPLAIN_EVERY_S and not leaving:
             return
         _LOG.warning(
             "otelprogress dropped %d events: %s",
             dropped - self._complained_of,
             "the process leaves faster than they could be taken in"
-            if self._closed
+            if leaving
             else f"more than {self._max_pending} were waiting for the feed",
         )
         self._complained_at_s, self._complained_of = now_s, dropped
@@ -300,6 +307,48 @@ class Host:
         with self.lock:
             return self.hub.tree.resolve(text)
 
+    def drain_to_leave(self, timeout_s: float) -> None:
+        """Drain what is waiting while listeners still hear it, before a process leaves.
+
+        Where that takes longer than `timeout_s` seconds the last share of them belongs to starts and ends: an
+        operation that ended well must not be left behind as one that runs. The rest is dropped, counted and said.
+        """
+        began_s = self.clock.monotonic_s()
+        self._leaving_at_s = began_s + timeout_s * _EVERYTHING_SHARE
+        self._drain_until_leaving()
+        if self._inbox:
+            self._keep_lives()
+            self._leaving_at_s = began_s + timeout_s
+            self._drain_until_leaving()
+        self._end_waits()
+        self._complain(leaving=True)
+        self._leaving_at_s = math.inf
+
+    def _drain_until_leaving(self) -> None:
+        while self._inbox:
+            self.drain()  # 1,024 events at least, also where no time is left
+            if self.clock.monotonic_s() >= self._leaving_at_s:
+                break
+
+    def _keep_lives(self) -> None:
+        with self._delivery:
+            waiting = [self._inbox.popleft() for _ in range(len(self._inbox))]
+            kept = [event for event in waiting if event.kind in _RESERVED_FOR]
+            self._inbox.extendleft(reversed(kept))
+            self.stats.dropped_durable += sum(event.durable for event in waiting) - len(kept)
+            self.stats.dropped_ticks += sum(not event.durable for event in waiting)
+
+    def _end_waits(self) -> None:
+        """Apply what waits for events that were dropped: an outcome above all."""
+        with self._delivery:
+            with self.lock:
+                until_unix_ns = self.clock.time_unix_ns() + _ORDER_WAIT_NS
+                due_unix_ns = self.hub.next_deadline_unix_ns()
+                if due_unix_ns is None or due_unix_ns > until_unix_ns:
+                    return
+                applied = self.hub.advance(until_unix_ns)
+            self._tell(applied)
+
     def close(self, timeout_s: float | None = None) -> None:
         """Drain what is waiting and take nothing more. Readers go on working.
 
@@ -316,7 +365,7 @@ class Host:
         with self._delivery:
             self.stats.dropped_durable += len(self._inbox)
             self._inbox.clear()
-        self._complain()
+        self._complain(leaving=True)
 
     def reset_after_fork(self) -> None:
         """Make this copy usable in a forked child: new locks, nothing waiting, nobody woken or told.

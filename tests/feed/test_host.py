@@ -14,6 +14,7 @@ from otelprogress.model.tree import OperationTree
 from otelprogress.protocol.cursor import CursorKey
 from otelprogress.protocol.hub import Hub
 from tests.feed.fakes import FakeHub, ended, noted, progressed, started
+from tests.feed.serving import real_host
 
 
 def make_host(**options):
@@ -48,6 +49,64 @@ def test_closing_ends_in_time_and_counts_what_was_not_reduced():
     host.close(1.0)
     assert host.stats.dropped_durable == 5000 - 1024
     assert host.pending == 0
+
+
+@pytest.mark.parametrize("said_lately", [False, True])
+def test_a_last_drain_that_takes_too_long_still_tells_how_operations_ended(caplog, said_lately):
+    class SlowHub(FakeHub):
+        def publish(self, event, now_unix_ns):
+            clock.advance(0.001)
+            return super().publish(event, now_unix_ns)
+
+    clock = ManualClock()
+    host = Host(SlowHub(), clock=clock, max_pending=5_000)
+    heard = []
+    host.add_listener(heard.extend)
+    if said_lately:
+        host.submit(started())
+        host.stats.dropped_durable = 1
+        host.drain()
+        caplog.clear()
+    for number in range(5_000):
+        host.submit(noted(number + 2))
+    host.submit(started(run=2))
+    host.submit(ended(9_999))
+    host.drain_to_leave(1.0)
+    assert [event.kind for event in heard][-2:] == [semconv.OPERATION_STARTED, semconv.OPERATION_ENDED]
+    assert host.pending == 0
+    dropped = 5_000 - sum(event.kind == semconv.OPERATION_NOTED for event in heard)
+    assert 0 < dropped < 5_000
+    assert host.stats.dropped_durable == dropped + said_lately
+    (said,) = caplog.messages
+    assert f"dropped {dropped} events: the process leaves" in said
+
+
+def test_a_last_drain_does_not_leave_an_outcome_waiting_for_events_that_were_dropped():
+    host = real_host()
+    heard = []
+    host.add_listener(heard.extend)
+    host.submit(started(sequence=1))
+    host.submit(ended(5))
+    host.drain()
+    assert [applied.event.kind for applied in heard] == ["operation.started"]
+    host.drain_to_leave(1.0)
+    assert [applied.event.kind for applied in heard] == ["operation.started", "operation.ended"]
+
+
+def test_a_last_drain_gives_up_in_time_although_there_are_only_beginnings_and_outcomes():
+    class SlowHub(FakeHub):
+        def publish(self, event, now_unix_ns):
+            clock.advance(0.001)
+            return super().publish(event, now_unix_ns)
+
+    clock = ManualClock()
+    host = Host(SlowHub(), clock=clock)
+    for run in range(1, 10_001):
+        host.submit(started(run=run))
+    began_s = clock.monotonic_s()
+    host.drain_to_leave(2.0)
+    assert clock.monotonic_s() - began_s <= 2.0 + 2 * 1.024  # what is reduced at once is not interrupted
+    assert host.pending > 0
 
 
 def test_the_wake_rings_once_until_the_next_drain():
