@@ -220,7 +220,7 @@ class Host:
             "otelprogress dropped %d events: %s",
             dropped - self._complained_of,
             "the process leaves faster than they could be taken in"
-            if leaving
+            if self._closed or self._leaving_at_s < math.inf
             else f"more than {self._max_pending} were waiting for the feed",
         )
         self._complained_at_s, self._complained_of = now_s, dropped
