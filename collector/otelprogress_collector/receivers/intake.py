@@ -19,11 +19,15 @@ class Intake(msgspec.Struct, kw_only=True, gc=False):
     events: list[Event] = []
     """In the order of the request; empty for telemetry that is no progress."""
     records: int = 0
-    """Log records, spans or data points in it."""
+    """Log records, spans or metrics in it; 0 for metrics as JSON, which nobody counts."""
     rejected: int = 0
-    """Records refused (a wrong attribute, a service the token may not write): answered as partial success."""
+    """Records refused (a wrong attribute, a service the token may not write): answered as partial success. Data points
+    for metrics."""
     reason: str = ""
-    """Why the first of them was refused."""
+    """Why the first of them was refused; with nothing rejected, a warning for whoever sends it."""
+    refused_groups: tuple[int, ...] = ()
+    """Positions of the resources that the sender may not write: these are not forwarded. All other records are, also
+    those that were rejected as progress."""
     conflated_only: bool = False
     """All of it is ticks and `writer.alive`: not forwarded to backends by default."""
 
