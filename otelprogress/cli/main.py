@@ -31,10 +31,21 @@ def exit_codes() -> Iterator[None]:
         raise typer.Exit(of_error(error)) from error
     except KeyboardInterrupt:
         raise typer.Exit(ExitCode.INTERRUPTED) from None
-    except BrokenPipeError:
-        # The reader has what it wanted (`| head`). The interpreter flushes at its exit: let it flush into nothing.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader has what it wanted (`| head`)
+        _drop_output()
         raise typer.Exit(ExitCode.OK) from None
+    except OSError as error:
+        remark(f"otelprogress: {error}")
+        try:
+            sys.stdout.flush()
+        except OSError:  # it was the output that failed, as on a full disk
+            _drop_output()
+        raise typer.Exit(ExitCode.FAILED) from error
+
+
+def _drop_output() -> None:
+    """The interpreter flushes at its exit: let it flush into nothing."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _Commands(TyperGroup):

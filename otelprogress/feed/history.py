@@ -421,7 +421,13 @@ class History:
 
     def _ask(self, question: Callable[[HistoryStore], _Answer]) -> _Answer | None:
         """The answer of the file; `None` when there is no file or it cannot be used."""
-        if self.off_because is not None or os.getpid() != self._pid or not self.path.exists():
+        if self.off_because is not None or os.getpid() != self._pid:
+            return None
+        try:
+            if not self.path.exists():
+                return None
+        except OSError as error:  # its folder is closed to us
+            self._switch_off(error)
             return None
         with self._front_lock:
             return self._front(question)

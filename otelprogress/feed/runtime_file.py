@@ -181,15 +181,24 @@ def scan(folder: Path | None = None, *, now_s: float | None = None) -> list[Foun
     Files that are not ours or not readable are passed over. Nothing is raised for a folder that does not exist.
 
     Raises:
-        InvalidValue: the folder is not private; what stands in it may come from anyone.
+        InvalidValue: the folder is not private, so that what stands in it may come from anyone; or it is closed to us.
+        OSError: it cannot be read now (no descriptor is left, the disk fails).
     """
     folder = folder or runtime_folder()
-    if not folder.exists():
+    try:
+        if not folder.exists():
+            return []
+        ensure_private_folder(folder)
+        paths = list(folder.iterdir())
+    except PermissionError as error:
+        raise InvalidValue(
+            f"{folder} cannot be read: {error.strerror}; set OTELPROGRESS_RUNTIME_DIR to another"
+        ) from error
+    except FileNotFoundError:  # it was removed a moment ago
         return []
-    ensure_private_folder(folder)
     now_s = time.time() if now_s is None else now_s
     found = []
-    for path in folder.iterdir():
+    for path in paths:
         if path.suffix not in {SUFFIX, STALE_SUFFIX}:
             continue
         try:

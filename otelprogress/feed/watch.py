@@ -35,7 +35,8 @@ class _Place(msgspec.Struct, array_like=True):
 
 
 class _End(msgspec.Struct):
-    feed: FeedWatch
+    feed: FeedWatch | None
+    """`None`: of all, because none can be looked for."""
     error: BaseException | None
 
 
@@ -201,7 +202,7 @@ class Watch:
             StopAsyncIteration: the feed ended for good, or the watch was closed.
             FeedDenied: the token is missing, wrong or lacks the scope.
             FeedUnavailable: nobody answers at the given address.
-            InvalidValue: the feed refuses the filter.
+            InvalidValue: the feed refuses the filter; or local feeds cannot be looked for, when the watch begins.
         """
         while not self._ready:
             if self._closed:
@@ -250,6 +251,10 @@ class Watch:
         self._batch = None
 
     def _ended(self, end: _End) -> None:
+        if end.feed is None:
+            self._closed = True
+            assert end.error is not None
+            raise end.error
         self._feeds.pop(end.feed, None)
         self._places.pop(place_key(end.feed.target), None)
         if end.error is None:
@@ -271,7 +276,9 @@ class Watch:
             self._follow(self._target)
         else:
             # Without a reference to this watch, so that one that is forgotten can be collected.
-            self._discoverer = asyncio.get_running_loop().create_task(_discover(weakref.ref(self)))
+            self._discoverer = asyncio.get_running_loop().create_task(
+                _discover(weakref.ref(self), self._inbox)
+            )
 
     def _follow(self, target: FeedTarget) -> None:
         place = self._places.get(place_key(target)) or _Place(self._raw_cursor)
@@ -298,15 +305,22 @@ async def _run(feed: FeedWatch, inbox: _Inbox) -> None:
         await inbox.put(_End(feed, None))
 
 
-async def _discover(watch_reference: weakref.ref[Watch]) -> None:
+async def _discover(watch_reference: weakref.ref[Watch], inbox: _Inbox) -> None:
     """Follow local feeds as they appear."""
     discovery = Discovery()
+    began = False
+    trouble = ""
     while True:
+        appeared: list[FeedTarget] = []
         try:
             appeared = await asyncio.to_thread(discovery.appeared)
-        except InvalidValue as unsafe:
-            _LOG.warning("no local feeds are followed: %s", unsafe)
-            return
+            began, trouble = True, ""
+        except (InvalidValue, OSError) as error:
+            if isinstance(error, InvalidValue) and not began:
+                await inbox.put(_End(None, error))
+                return
+            if trouble != (trouble := str(error)):
+                _LOG.warning("new local feeds are not seen for now: %s", error)
         watch = watch_reference()
         if watch is None:
             return

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sqlite3
@@ -335,6 +336,20 @@ def test_a_folder_that_cannot_be_made_switches_the_history_off(
     history(applied("operation.started", view()))
     history.flush()
     assert history.off_because is not None
+    assert len(caplog.records) == 1
+
+
+def test_a_folder_that_is_closed_to_us_switches_the_history_off(
+    path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    history = History(path)
+    assert history.operations() == []
+    assert history.lose_orphans() == []
+    assert "Permission denied" in (history.off_because or "")
     assert len(caplog.records) == 1
 
 

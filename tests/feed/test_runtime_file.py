@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -92,6 +93,24 @@ def test_a_process_that_is_gone_is_remembered_for_a_while(folder: Path) -> None:
 def test_nothing_is_found_where_no_folder_is(folder: Path) -> None:
     assert scan(folder) == []
     assert not folder.exists()
+
+
+def test_a_folder_that_is_closed_to_us_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    with pytest.raises(InvalidValue, match=f"{folder} cannot be read: Permission denied"):
+        scan(folder)
+
+
+def test_a_folder_that_is_removed_meanwhile_is_empty(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def is_gone(path: Path) -> list[Path]:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(path))
+
+    folder.mkdir(mode=0o700)
+    monkeypatch.setattr(Path, "iterdir", is_gone)
+    assert scan(folder) == []
 
 
 def test_a_linked_folder_is_refused(folder: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from otelprogress.exceptions import FeedDenied, FeedUnavailable, InvalidValue, L
 from otelprogress.feed import runtime_file
 from otelprogress.feed.client import AsyncClient, watch
 from otelprogress.feed.connection import ServerLimits
-from otelprogress.feed.discovery import FeedTarget
+from otelprogress.feed.discovery import Discovery, FeedTarget
 from otelprogress.feed.history import History
 from otelprogress.feed.host import Host
 from otelprogress.feed.watch import Watch, pack_places, unpack_places
@@ -395,6 +395,56 @@ async def test_all_local_feeds_are_merged_also_those_that_start_later():
                 assert sorted(message for _, message in await take(watching, 2)) == ["a", "b"]
                 async with client.watch(cursor=cursor) as again:
                     assert sorted(message for _, message in await take(again, 2)) == ["a", "b"]
+
+
+async def test_a_runtime_folder_that_is_not_private_ends_a_watch_with_the_reason():
+    runtime_file.runtime_folder().mkdir(mode=0o755, parents=True, exist_ok=True)
+    runtime_file.runtime_folder().chmod(0o755)
+    async with AsyncClient() as client, client.watch() as watching, asyncio.timeout(20):
+        with pytest.raises(InvalidValue, match="chmod 700"):
+            await anext(watching)
+        with pytest.raises(StopAsyncIteration):
+            await anext(watching)
+
+
+@pytest.mark.parametrize("error", [OSError(24, "Too many open files"), InvalidValue("it has mode 0755")])
+async def test_feeds_are_looked_for_again_after_a_look_that_failed(monkeypatch, caplog, error):
+    answers = [[], error, error]
+    appeared = Discovery.appeared
+
+    def look(discovery: Discovery) -> list[FeedTarget]:
+        answer = answers.pop(0) if answers else appeared(discovery)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(Discovery, "appeared", look)
+    host = real_host()
+    host.submit(started(name="later"))
+    with serving(host) as server:
+        runtime_file.write(server.url, TOKEN)
+        async with AsyncClient() as client, client.watch() as watching, asyncio.timeout(20):
+            assert (await anext(watching)).operation.name == "later"
+    (said,) = caplog.messages
+    assert str(error) in said
+
+
+async def test_a_first_look_that_the_system_refused_is_repeated(monkeypatch):
+    answers = [OSError(24, "Too many open files")]
+    appeared = Discovery.appeared
+
+    def look(discovery: Discovery) -> list[FeedTarget]:
+        if answers:
+            raise answers.pop()
+        return appeared(discovery)
+
+    monkeypatch.setattr(Discovery, "appeared", look)
+    host = real_host()
+    host.submit(started(name="later"))
+    with serving(host) as server:
+        runtime_file.write(server.url, TOKEN)
+        async with AsyncClient() as client, client.watch() as watching, asyncio.timeout(20):
+            assert (await anext(watching)).operation.name == "later"
 
 
 PRODUCER = """
