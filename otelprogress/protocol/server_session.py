@@ -6,7 +6,7 @@ It does no I/O and never raises for what a client sent.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 import msgspec
@@ -107,6 +107,16 @@ class ServerSession:
     def subscription_count(self) -> int:
         """How many subscriptions stand."""
         return len(self._subscriptions)
+
+    @property
+    def follows_ticks(self) -> bool:
+        """Whether any subscription does: only then can `next_deadline_s` be less than a second ahead all of a sudden."""
+        return any(subscription.level == "ticks" for subscription in self._subscriptions.values())
+
+    def tick_interests(self) -> list[tuple[filters.Matcher, float]]:
+        """What its subscriptions want ticks of, and how often a second."""
+        found = (subscription.tick_interest for subscription in self._subscriptions.values())
+        return [interest for interest in found if interest is not None]
 
     # --- in ------------------------------------------------------------------------------------------
     def receive(self, frame: str | bytes, now_s: float, now_unix_ns: int) -> None:
@@ -259,15 +269,19 @@ class ServerSession:
         if self.closed is not None:
             return out
         spent = sum(map(len, out))
-        subscriptions = list(self._subscriptions.values())
-        # Everyone's turn to be first comes: a busy subscription cannot keep its neighbours waiting.
-        self._turn = (self._turn + 1) % (len(subscriptions) or 1)
-        for subscription in subscriptions[self._turn :] + subscriptions[: self._turn]:
+        subscriptions: Iterable[ServerSubscription] = self._subscriptions.values()
+        if len(self._subscriptions) > 1:
+            # Everyone's turn to be first comes: a busy subscription cannot keep its neighbours waiting.
+            self._turn = (self._turn + 1) % len(self._subscriptions)
+            ordered = list(subscriptions)
+            subscriptions = ordered[self._turn :] + ordered[: self._turn]
+        for subscription in subscriptions:
             if spent >= budget_bytes:
                 break
             frames = subscription.frames(now_s, now_unix_ns, budget_bytes - spent)
-            spent += sum(map(len, frames))
-            out += frames
+            if frames:
+                spent += sum(map(len, frames))
+                out += frames
         if self._draining is not None and spent < budget_bytes:
             out.append(encode(Drain(reconnect_after_s=self._draining)))
             self._close(CloseCode.RESTART, "the feed ends or restarts")
@@ -279,14 +293,12 @@ class ServerSession:
             return None
         if self._grant is None:
             return self._hello_by_s
-        deadlines = [
-            deadline
-            for subscription in self._subscriptions.values()
-            if (deadline := subscription.next_deadline_s()) is not None
-        ]
-        if self._grant.expires_at_s is not None:
-            deadlines.append(self._grant.expires_at_s)
-        return min(deadlines, default=None)
+        earliest_s = self._grant.expires_at_s
+        for subscription in self._subscriptions.values():
+            deadline_s = subscription.next_deadline_s()
+            if deadline_s is not None and (earliest_s is None or deadline_s < earliest_s):
+                earliest_s = deadline_s
+        return earliest_s
 
     def drain(self, now_s: float, reconnect_after_s: tuple[float, float] = (0.5, 5.0)) -> None:
         """The feed ends: send what is owed as far as windows allow, then `drain`, then close with 1012.

@@ -29,7 +29,7 @@ class ServerSubscription:
         self.id = request.id
         self._hub = hub
         self._matcher = matcher
-        self._level = request.level
+        self.level = request.level
         self._limits = limits
         self._window_bytes = request.window_bytes
         self._frame_bytes = limits.server_frame_bytes
@@ -105,6 +105,11 @@ class ServerSubscription:
         self._snapshot = None
         self._snapshot_since = since
 
+    @property
+    def tick_interest(self) -> tuple[Matcher, float] | None:
+        """What it wants ticks of, and how often a second; `None`: of nothing."""
+        return (self._matcher, 1.0 / self._tick_interval_s) if self._level == "ticks" else None
+
     def acknowledge(self, frames: int) -> int | None:
         """Take an `ack`; how many frames are newly acknowledged, `None`: it names one that was never sent."""
         if frames > self._frames_sent:
@@ -127,6 +132,21 @@ class ServerSubscription:
             now_unix_ns: the host's clock.
             budget_bytes: stop after the frame that reaches it.
         """
+        if not (self.opening or self._joining or self._window_bytes or self._covered) and (
+            self.level != "ticks" or not self._hub.has_ticks(self._ticks)
+        ):
+            # Most of the time most subscriptions are a step behind the head, and take it with others.
+            try:
+                pull = self._pull()
+            except LookupError:
+                pass  # out of retention: the long way tells it
+            else:
+                if pull.frames and pull.position == self._hub.ring.head:
+                    self._position = self._told_position = pull.position
+                    self._passed = pull.passed
+                    self._told_at_s = now_s
+                    self._frames_sent += len(pull.frames)
+                    return list(pull.frames)
         out = self.opening
         self.opening = []
         spent = sum(map(len, out))
@@ -145,12 +165,14 @@ class ServerSubscription:
         """When `frames` may have something although nothing was published; `None`: never."""
         if self._blocked:
             return None
-        deadlines = []
+        bookmark_s = tick_s = None
         if self._told_position != self._position:
-            deadlines.append(self._told_at_s + self._limits.bookmark_idle_s)
-        if self._level == "ticks" and not self._joining and self._hub.has_ticks(self._ticks):
-            deadlines.append(self._next_tick_s)
-        return min(deadlines, default=None)
+            bookmark_s = self._told_at_s + self._limits.bookmark_idle_s
+        if self.level == "ticks" and not self._joining and self._hub.has_ticks(self._ticks):
+            tick_s = self._next_tick_s
+        if bookmark_s is None or tick_s is None:
+            return tick_s if bookmark_s is None else bookmark_s
+        return min(bookmark_s, tick_s)
 
     def _next(self, now_s: float, now_unix_ns: int) -> list[bytes]:
         self._blocked = bool(self._window_bytes) and self._outstanding_bytes >= self._window_bytes
@@ -174,7 +196,7 @@ class ServerSubscription:
             self._move(pull)
             if self._passed >= self._limits.bookmark_filtered:
                 return self._bookmark()
-        if self._level == "ticks" and now_s >= self._next_tick_s and self._hub.has_ticks(self._ticks):
+        if self.level == "ticks" and now_s >= self._next_tick_s and self._hub.has_ticks(self._ticks):
             frame, then = self._hub.pull_ticks(
                 self.id,
                 self._matcher,
@@ -201,7 +223,7 @@ class ServerSubscription:
         return self._hub.pull(
             self.id,
             self._matcher,
-            self._level,
+            self.level,
             self._position,
             frame_bytes=self._frame_bytes,
             covered=covered,

@@ -636,3 +636,28 @@ def test_a_predicate_bounds_every_filter(stage: Stage):
     stage.start(2, service="api")
     talk = stage.session(grant=Grant(predicate=Filter(service=("etl",))))
     assert rid(2) not in json.dumps(talk.subscribe(filter={"roots": False, "service": ["api", "etl"]}))
+
+
+def test_a_session_says_whether_anything_in_it_follows_ticks():
+    talk = Stage().session()
+    assert not talk.session.follows_ticks
+    talk.subscribe()
+    assert not talk.session.follows_ticks
+    talk.subscribe(id="2", level="ticks")
+    assert talk.session.follows_ticks
+    talk.say(type="unsubscribe", id="2")
+    assert not talk.session.follows_ticks
+
+
+def test_a_subscription_in_step_with_the_head_falls_out_of_retention_with_a_gap():
+    stage = Stage(ring_events=4)
+    talk = stage.session()
+    stage.start(1)
+    talk.subscribe()
+    stage.note(1)
+    assert kinds(talk.hear()) == ["operation.noted"]
+    for _ in range(6):
+        stage.note(1)
+    assert talk.types() == ["gap", "snapshot", "snapshot_end"]
+    stage.note(1)
+    assert kinds(talk.hear()) == ["operation.noted"]

@@ -1,9 +1,9 @@
 """Who gets a turn, and when: one listener, one task and one timer for all readers of the feed.
 
-A pass over the readers is made after the host changed something. Passes are paced by what they cost: after one
-that took 20 ms the next waits about as long, so that under load more events share a frame and a system call, and half of
-the loop's time is left to those who bring the events. A long pass is made in slices. Nobody is given a turn while the
-host is between the beginning and the end of a commit.
+A pass over the readers is made after the host changed something: at once while there is time, else as often as a share of
+the loop's time allows, so that under load more events share a frame and a system call, and those who bring the
+events get their turn too. A long pass is made in slices. Nobody is given a turn while the host is between the
+beginning and the end of a commit.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ _LOG = logging.getLogger("otelprogress_collector.api")
 SLICE_S: Final = 0.005
 """How long a pass keeps the loop from everything else at once."""
 _LOOK_AT_CLOCK_EVERY: Final = 16
-_MIN_REST_S: Final = 0.0005
-_MAX_REST_S: Final = 0.1
+BUSY_SHARE: Final = 0.6
+"""The share of the loop's time that passes may take for long; the rest is for those who bring the events."""
+_BURST_S: Final = 0.1
+"""How much of it may be saved up: a pass now and then is made at once."""
 _HORIZON_S: Final = 1.0
 """Later times than this are looked for by a sweep over all readers, once in as long: most of them move before they come."""
 
@@ -43,6 +45,9 @@ class Reader(Protocol):
 
     def look(self, now_s: float, now_unix_ns: int) -> None:
         """A time that it asked for has come: do what is due, then as `pump`."""
+
+    def plan(self, now_s: float) -> None:
+        """Call `Delivery.look_at`, if there is something to look at; once a second. What is nearer it does itself."""
 
     def recheck(self) -> bool:
         """End it if its token was revoked; whether it may go on."""
@@ -141,6 +146,7 @@ class Delivery:
 
     async def _run(self) -> None:
         self._set_timer(self._clock.monotonic_s())
+        left_s, at_s = _BURST_S, self._clock.monotonic_s()
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -148,8 +154,12 @@ class Delivery:
             for wire in self._wires:
                 wire.clear()
             busy_s = await self._pass()
-            self._set_timer(self._clock.monotonic_s())
-            await asyncio.sleep(min(max(busy_s, _MIN_REST_S), _MAX_REST_S))
+            now_s = self._clock.monotonic_s()
+            self._set_timer(now_s)
+            left_s = min(_BURST_S, left_s + (now_s - at_s) * BUSY_SHARE) - busy_s
+            at_s = now_s
+            # Also when there is time: what is written should reach the peers before the next pass.
+            await asyncio.sleep(max(0.0, -left_s / BUSY_SHARE))
 
     async def _pass(self) -> float:
         """A turn for everybody who is to have one; how long they took, in seconds."""
@@ -179,7 +189,8 @@ class Delivery:
         if now_s >= self._sweep_at_s:
             self._sweep_at_s = now_s + _HORIZON_S
             for reader in self._readers:
-                if reader.due_s <= self._sweep_at_s:
+                reader.plan(now_s)
+                if now_s + _HORIZON_S > reader.due_s:
                     self._queue(reader)
         while self._due and self._due[0][0] <= now_s:
             reader = heapq.heappop(self._due)[2]

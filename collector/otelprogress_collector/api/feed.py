@@ -21,6 +21,7 @@ from starlette.types import Receive, Scope, Send
 
 from otelprogress.feed.connection import STALL_LOOK_S, WRITE_HIGH_BYTES, PeerTimes, ServerLimits
 from otelprogress.protocol.close_codes import CloseCode
+from otelprogress.protocol.filters import Matcher
 from otelprogress.protocol.messages import SUBPROTOCOL
 from otelprogress.protocol.session import ServerSession
 from otelprogress_collector.api.problem import Problem, busy
@@ -61,7 +62,7 @@ _PROBE: Final = msgspec.json.Decoder(_TokenProbe)
 class FeedReader:
     """One connection of the feed."""
 
-    __slots__ = ("_delivery", "_session", "_times", "_wire", "connection", "due_s", "visitor")
+    __slots__ = ("_delivery", "_hasty", "_session", "_times", "_wire", "connection", "due_s", "visitor")
 
     def __init__(
         self,
@@ -77,6 +78,7 @@ class FeedReader:
         self.connection = connection
         self.visitor = visitor
         self.due_s = inf
+        self._hasty = False
         self._session = session
         self._delivery = delivery
         self._wire = wire
@@ -88,10 +90,15 @@ class FeedReader:
         """Whether its `hello` was accepted."""
         return self._session.grant is not None
 
+    def tick_interests(self) -> list[tuple[Matcher, float]]:
+        """What it wants ticks of, and how often a second."""
+        return self._session.tick_interests() if self.authenticated else []
+
     def receive(self, frame: str | bytes, now_s: float, now_unix_ns: int) -> None:
         """Take one message of the client and send what answers it. Called while the host may be read."""
         if self.recheck():
             self._session.receive(frame, now_s, now_unix_ns)
+            self._hasty = self._session.follows_ticks
             self.pump(now_s, now_unix_ns)
 
     def pump(self, now_s: float, now_unix_ns: int) -> None:
@@ -111,8 +118,8 @@ class FeedReader:
         if session.closed is not None:
             connection.shut(*session.closed)
             self._delivery.remove(self)
-        else:
-            self._plan(now_s)
+        elif self._hasty:
+            self.plan(now_s)
 
     def look(self, now_s: float, now_unix_ns: int) -> None:
         """Ping, judge, and go on."""
@@ -140,7 +147,8 @@ class FeedReader:
     def _on_writable(self) -> None:
         self._delivery.want_turn(self)
 
-    def _plan(self, now_s: float) -> None:
+    def plan(self, now_s: float) -> None:
+        """Say when to look at it next."""
         at_s = self._times.next_look_s(now_s)
         deadline_s = self._session.next_deadline_s()
         if deadline_s is not None:
@@ -298,6 +306,15 @@ class Feed:
         self._unknown[address] -= 1
         if not self._unknown[address]:
             del self._unknown[address]
+
+    def tick_interests(self) -> dict[bytes, tuple[Matcher, float]]:
+        """What anybody wants ticks of, and how often a second at most, by the key of the matcher."""
+        found: dict[bytes, tuple[Matcher, float]] = {}
+        for reader in self._readers:
+            for matcher, rate_hz in reader.tick_interests():
+                if matcher.key not in found or found[matcher.key][1] < rate_hz:
+                    found[matcher.key] = (matcher, rate_hz)
+        return found
 
     async def drain(self, timeout_s: float) -> None:
         """Refuse upgrades, send what is owed, say goodbye with 1012; cut who has not gone after `timeout_s`."""

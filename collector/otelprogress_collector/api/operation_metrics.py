@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from otelprogress.model import semconv
 from otelprogress.model.events import State, StepState
+from otelprogress_collector.api.metrics import Sample
 
 if TYPE_CHECKING:
     from otelprogress.model.tree import Applied
@@ -23,17 +24,6 @@ _ENDED: Final = semconv.OPERATION_ENDED.removeprefix(semconv.PREFIX)
 _STARTED: Final = semconv.OPERATION_STARTED.removeprefix(semconv.PREFIX)
 _STEP_ENDED: Final = semconv.STEP_ENDED.removeprefix(semconv.PREFIX)
 _STATE_CHANGED: Final = semconv.OPERATION_STATE_CHANGED.removeprefix(semconv.PREFIX)
-
-
-class Sample(NamedTuple):
-    """One line of the exposition format."""
-
-    name: str
-    help: str
-    type: str
-    """`counter`, `gauge` or `histogram`."""
-    labels: Mapping[str, str]
-    value: float
 
 
 class _Histogram:
@@ -52,9 +42,9 @@ class _Histogram:
         for bound, count in zip((*BUCKETS_S, None), self.counts, strict=True):
             reached += count
             le = "+Inf" if bound is None else f"{bound:g}"
-            yield Sample(f"{name}_bucket", text, "histogram", {**labels, "le": le}, reached)
-        yield Sample(f"{name}_sum", text, "histogram", labels, self.sum)
-        yield Sample(f"{name}_count", text, "histogram", labels, reached)
+            yield (f"{name}_bucket", text, "histogram", {**labels, "le": le}, reached)
+        yield (f"{name}_sum", text, "histogram", labels, self.sum)
+        yield (f"{name}_count", text, "histogram", labels, reached)
 
 
 class OperationMetrics:
@@ -107,7 +97,7 @@ class OperationMetrics:
     def samples(self) -> Iterator[Sample]:
         """Everything, in the order of the names."""
         for name, count in sorted(self._started.items()):
-            yield Sample(
+            yield (
                 "otelprogress_operation_started_total",
                 "Operations that were heard of.",
                 "counter",
@@ -115,7 +105,7 @@ class OperationMetrics:
                 count,
             )
         for (name, outcome), count in sorted(self._ended.items()):
-            yield Sample(
+            yield (
                 "otelprogress_operation_ended_total",
                 "Operations by outcome.",
                 "counter",
@@ -123,7 +113,7 @@ class OperationMetrics:
                 count,
             )
         for name, count in sorted(self._stalled.items()):
-            yield Sample(
+            yield (
                 "otelprogress_operation_stalled_total",
                 "Times an operation stopped moving.",
                 "counter",

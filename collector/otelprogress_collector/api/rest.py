@@ -93,6 +93,9 @@ class _Waiter:
         """The time is over."""
         self.changed.set()
 
+    def plan(self, now_s: float) -> None:
+        """The request said when it ends."""
+
     def recheck(self) -> bool:
         """The request looks at its token itself before it answers."""
         return True

@@ -115,6 +115,7 @@ class StreamReader:
         "_clock",
         "_connection",
         "_delivery",
+        "_keepalive_at_s",
         "_over",
         "_principal",
         "_session",
@@ -141,6 +142,7 @@ class StreamReader:
         self._clock = access.clock
         self._connection = _Connection(http)
         self._times = PeerTimes(self._connection, limits, self._clock.monotonic_s())
+        self._keepalive_at_s = 0.0
         self._over: tuple[int, str] | None = None
         self._turn = asyncio.Event()
         http.on_writable = self._turn.set
@@ -174,22 +176,21 @@ class StreamReader:
     async def run(self, send: Send, frames: list[bytes], host: CollectorHost, wire: SharedWire) -> None:
         """Write `frames`, then whatever comes, to the end."""
         connection = self._connection
-        keepalive_at_s = 0.0
         while connection.is_open:
             data = wire.of(frames) if frames else b""
             now_s = self._clock.monotonic_s()
-            if not data and now_s >= keepalive_at_s and not connection.http.paused:
+            if not data and now_s >= self._keepalive_at_s and not connection.http.paused:
                 data = b": \n\n"
             if data:
                 connection.written_bytes += len(data)
                 await send({"type": "http.response.body", "body": data, "more_body": True})
-                keepalive_at_s = now_s + KEEPALIVE_S
+                self._keepalive_at_s = now_s + KEEPALIVE_S
             if (over := self._over or self._session.closed) is not None:
                 farewell = b"event: close\ndata: %b\n\n" % encode({"code": over[0], "reason": over[1]})
                 await send({"type": "http.response.body", "body": farewell, "more_body": False})
                 return
             if len(data) < WRITE_HIGH_BYTES:
-                self._plan(now_s, keepalive_at_s)
+                self.plan(now_s)
                 await self._turn.wait()
                 self._turn.clear()
             # Else there is more. The others come first.
@@ -206,11 +207,12 @@ class StreamReader:
             return []
         return self._session.outgoing(now_s, self._clock.time_unix_ns(), budget_bytes=WRITE_HIGH_BYTES)
 
-    def _plan(self, now_s: float, keepalive_at_s: float) -> None:
+    def plan(self, now_s: float) -> None:
+        """Say when to look at it next."""
         paused = self._connection.http.paused
         at_s = self._times.next_look_s(now_s)
         if not paused:
-            at_s = min(at_s, keepalive_at_s)
+            at_s = min(at_s, self._keepalive_at_s)
         deadline_s = self._session.next_deadline_s()
         if deadline_s is not None:
             # While the peer does not read, frames that are due stay so.

@@ -39,12 +39,12 @@ class SharedWire:
 
     def __init__(self, encode: Callable[[Sequence[bytes]], bytes] = text_frames) -> None:
         self._encode = encode
-        self._known: dict[tuple[int, ...], tuple[Sequence[bytes], bytes]] = {}
+        self._known: dict[int | tuple[int, ...], tuple[Sequence[bytes], bytes]] = {}
         self._bytes = 0
 
     def of(self, payloads: Sequence[bytes]) -> bytes:
         """The wire form of these payloads."""
-        key = tuple(map(id, payloads))
+        key = id(payloads[0]) if len(payloads) == 1 else tuple(map(id, payloads))
         known = self._known.get(key)
         if known is None:
             if self._bytes > _MAX_BYTES:

@@ -106,7 +106,7 @@ class CollectorWebSocket(WebSocketsSansIOProtocol):
     @property
     def is_open(self) -> bool:
         """Whether frames can be sent."""
-        return self.conn.state is State.OPEN and self.handshake_complete and not self.close_sent
+        return not self.close_sent and self.handshake_complete and self.conn.state is State.OPEN
 
     @property
     def buffered_bytes(self) -> int:
