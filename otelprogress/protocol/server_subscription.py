@@ -108,7 +108,7 @@ class ServerSubscription:
     @property
     def tick_interest(self) -> tuple[Matcher, float] | None:
         """What it wants ticks of, and how often a second; `None`: of nothing."""
-        return (self._matcher, 1.0 / self._tick_interval_s) if self._level == "ticks" else None
+        return (self._matcher, 1.0 / self._tick_interval_s) if self.level == "ticks" else None
 
     def acknowledge(self, frames: int) -> int | None:
         """Take an `ack`; how many frames are newly acknowledged, `None`: it names one that was never sent."""
