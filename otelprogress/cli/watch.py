@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 REDRAW_EVERY_S: Final = 0.2
 _RATE_HZ: Final = 1 / REDRAW_EVERY_S
-NOTHING_YET: Final = "nothing is running; a program appears here once it calls otelprogress.configure()"
+NOTHING_YET: Final = "nothing runs; a program appears here once it calls otelprogress.configure()"
 
 
 def watch(

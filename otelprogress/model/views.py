@@ -165,16 +165,23 @@ def active_s(run: RunState, now_unix_ns: int) -> float:
 
 
 def operation_eta(run: RunState, now_unix_ns: int, baselines: BaselineLookup | None) -> Eta | None:
-    """Until the operation is done: what its ratio and its current step say, else its history; `None`: unknown."""
-    by_step = _eta_by_step(run, now_unix_ns)
+    """Until the operation is done: what its ratio and its current step say, else its history; `None`: unknown.
+
+    Unknown too where everything is counted and the operation goes on: what it does now it did not announce.
+    """
+    by_step = _unless_over(_eta_by_step(run, now_unix_ns))
     if by_step is not None and (run.plan is None or len(run.plan.steps) == run.plan.finished + 1):
         return by_step
     passed_s = active_s(run, now_unix_ns)
-    by_ratio = eta_from_ratio(run.ratio, passed_s)
+    by_ratio = _unless_over(eta_from_ratio(run.ratio, passed_s))
     found = widest(by_step, by_ratio)
     if found is None and baselines is not None:
         return eta_from_baseline(baselines(run.tenant, run.name, ""), passed_s)
     return found
+
+
+def _unless_over(eta: Eta | None) -> Eta | None:
+    return eta if eta is not None and eta.high_s > 0.0 else None
 
 
 def _eta_by_step(run: RunState, now_unix_ns: int) -> Eta | None:

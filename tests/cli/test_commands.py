@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from otelprogress.cli import wait
+from otelprogress.cli import wait, watch
 from otelprogress.exceptions import (
     AmbiguousOperation,
     FeedDenied,
@@ -293,6 +293,10 @@ def test_tail_passes_its_options_on(shell):
         2.0,
         True,
     )
+
+
+def test_what_an_empty_watch_says_fits_a_terminal_of_80_columns():
+    assert len(watch.NOTHING_YET) < 80
 
 
 def test_watch_in_a_pipe_prints_milestones_as_lines(shell):

@@ -45,7 +45,7 @@ def test_a_killed_program_turns_lost_and_its_successor_appears_in_the_same_watch
 
 def test_a_watch_that_is_terminated_gives_the_terminal_back():
     with PtyProgram([*CLI, "watch"]) as watch:
-        watch.wait_for(lambda screen: "nothing is running" in screen.text)
+        watch.wait_for(lambda screen: "nothing runs" in screen.text)
         watch.process.terminate()
         assert watch.process.wait(20) == 143
         watch.wait_for(lambda screen: screen.raw.rfind(b"?1049l") > screen.raw.rfind(b"?1049h"))
@@ -59,7 +59,7 @@ def test_a_watch_of_a_feed_that_is_not_there_says_so():
 
 def test_a_watch_that_starts_first_waits_for_programs():
     with PtyProgram([*CLI, "watch"]) as watch:
-        watch.wait_for(lambda screen: "nothing is running" in screen.text)
+        watch.wait_for(lambda screen: "nothing runs" in screen.text)
         with program("import flights"):
             watch.wait_for(lambda screen: "%" in screen.line_with("import flights"))
 

@@ -522,6 +522,19 @@ def test_an_eta_before_the_last_step_covers_the_steps_to_come(host):
     assert eta.low_s < 350 < eta.high_s
 
 
+@pytest.mark.parametrize("steps", [(), ("a", "b")])
+def test_what_goes_on_after_all_is_counted_has_no_eta(host, steps):
+    run = Saying()
+    name = {"step_name": steps[-1]} if steps else {}
+    host.hear(run.started(steps=steps))
+    if steps:
+        host.hear_all(run.step("a", 0), run.step_ended("a", 1), run.step("b", 1))
+    host.hear_all(run.tick(2, 50.0, 100.0, **name), run.tick(3, 99.0, 100.0, **name))
+    assert host.view().eta is not None
+    host.hear(run.tick(4, 100.0, 100.0, **name))
+    assert (host.view().ratio, host.view().eta) == (1.0, None)
+
+
 # --- bad numbers ------------------------------------------------------------------------------------------------------
 
 NAN, INF = float("nan"), float("inf")
