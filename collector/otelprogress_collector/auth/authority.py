@@ -68,7 +68,7 @@ class TokenAuthority:
     """Judges tokens by what stands in files and behind URLs; see `principal.Authority`.
 
     The files are read by `refresh` alone, on a worker thread: `keep_fresh` does so each second, and `prepare` where
-    nobody runs that. What is judged meanwhile goes by what was read last.
+    nobody runs that. What is judged meanwhile goes by what was read last. All else is for one thread: the event loop's.
 
     Args:
         static: `None`: no static tokens.

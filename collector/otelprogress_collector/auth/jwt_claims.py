@@ -20,6 +20,7 @@ A claim of the wrong type refuses the token: read half, a restriction could beco
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from otelprogress_collector.auth.deny_list import is_token_id
@@ -31,7 +32,7 @@ _MAX_TIME_UNIX_S: Final = 1e11
 
 
 def principal_of(
-    claims: dict[str, Any], *, issuer: str, audiences: tuple[str, ...], leeway_s: float, now_unix_s: float
+    claims: Mapping[str, Any], *, issuer: str, audiences: tuple[str, ...], leeway_s: float, now_unix_s: float
 ) -> Principal:
     """Who that is, by claims whose signature was verified.
 
@@ -81,7 +82,7 @@ def principal_of(
     )
 
 
-def _scopes(claims: dict[str, Any]) -> frozenset[str]:
+def _scopes(claims: Mapping[str, Any]) -> frozenset[str]:
     if "scope" in claims and "scopes" in claims:
         raise Denied("the token has both scope and scopes")
     said = claims.get("scope", "")
@@ -91,7 +92,7 @@ def _scopes(claims: dict[str, Any]) -> frozenset[str]:
     return SCOPES.intersection(_texts(claims, "scopes") if "scopes" in claims else said.split(" "))
 
 
-def _text(claims: dict[str, Any], name: str) -> str | None:
+def _text(claims: Mapping[str, Any], name: str) -> str | None:
     if name not in claims:
         return None
     value = claims[name]
@@ -100,7 +101,7 @@ def _text(claims: dict[str, Any], name: str) -> str | None:
     return value
 
 
-def _texts(claims: dict[str, Any], name: str) -> list[str]:
+def _texts(claims: Mapping[str, Any], name: str) -> list[str]:
     values = claims.get(name)
     if not isinstance(values, list) or not all(isinstance(one, str) and _is_plain(one) for one in values):
         raise Denied(f"the token's {name} is no list of printable texts")
@@ -111,7 +112,7 @@ def _is_plain(text: str) -> bool:
     return 0 < len(text) <= MAX_TEXT_CHARS and text.isprintable()
 
 
-def _time(claims: dict[str, Any], name: str) -> float | None:
+def _time(claims: Mapping[str, Any], name: str) -> float | None:
     if name not in claims:
         return None
     value = claims[name]

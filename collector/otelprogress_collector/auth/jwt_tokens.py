@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import json
+import operator
 import time
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -26,6 +29,7 @@ from otelprogress_collector.auth.watched_file import CHECK_EVERY_S
 
 MAX_TOKEN_CHARS: Final = 8192
 _SEGMENTS: Final = 3
+_MAX_VERIFIED: Final = 1024
 _VERIFIER: Final = jwt.PyJWS(options={"verify_signature": True, "enforce_minimum_key_length": True})
 
 
@@ -90,6 +94,9 @@ class JwtTokens:
             if config.jwks_url is not None
             else None
         )
+        self._verified: OrderedDict[bytes, Mapping[str, Any]] = OrderedDict()
+        """Claims by the hash of the token, of tokens whose signature was verified by the keys in `_verified_by`."""
+        self._verified_by = self._sources()
         if not self._files and self.url is None:
             raise InvalidValue(
                 "JWTs need a source of keys: a secret, a public key, a JWKS file or a JWKS URL"
@@ -98,8 +105,7 @@ class JwtTokens:
     @property
     def keys(self) -> list[VerificationKey]:
         """All keys that are known now."""
-        keys = [key for file in self._files for key in file.content]
-        return keys if self.url is None else [*keys, *self.url.keys]
+        return [key for source in self._sources() for key in source]
 
     def due(self, now_s: float) -> bool:
         """Whether `refresh` would look at a file."""
@@ -120,27 +126,54 @@ class JwtTokens:
         algorithm, kid = header
         in_files = [key for file in self._files for key in file.content]
         # A key in a PEM file has no id: only a verification tells whether the token is one of its own.
-        if not any(_verified(token, key) is not None for key in candidates(in_files, algorithm, kid)):
+        if not any(_payload(token, key) is not None for key in candidates(in_files, algorithm, kid)):
             await self.url.prepare(algorithm, kid)
 
-    def verifies(self, token: str) -> dict[str, Any] | None:
+    def verifies(self, token: str) -> Mapping[str, Any] | None:
         """The claims, if a key of this issuer signed them; `None`: none did. No I/O.
+
+        A signature that was verified is not verified again while the keys are the same: an exporter sends the same
+        token with each request, and a signature costs more than all the rest.
 
         Raises:
             Denied: it is no token, or one that is taken from nobody.
         """
+        if len(token) > MAX_TOKEN_CHARS:
+            raise Denied("the token is damaged: no token is that long")
+        sources = self._sources()
+        if not all(map(operator.is_, sources, self._verified_by)):
+            self._verified.clear()
+            self._verified_by = sources
+        digest = hashlib.blake2b(token.encode("utf-8", "surrogatepass"), digest_size=32).digest()
+        claims = self._verified.get(digest)
+        if claims is None:
+            claims = self._verify(token)
+            if claims is not None:
+                self._verified[digest] = claims
+                if len(self._verified) > _MAX_VERIFIED:
+                    self._verified.popitem(last=False)
+        else:
+            self._verified.move_to_end(digest)
+        return claims
+
+    def _verify(self, token: str) -> Mapping[str, Any] | None:
         header = _header(token)
         if header is None:
             raise Denied("the token is damaged, or its algorithm is not HS256, RS256, ES256 or EdDSA")
         algorithm, kid = header
         for key in candidates(self.keys, algorithm, kid):
-            payload = _verified(token, key)
+            payload = _payload(token, key)
             if payload is not None:
                 claims = _json_object(payload)
                 if claims is None:
                     raise Denied("the token's claims are no JSON object, or say something twice")
                 return claims
         return None
+
+    def _sources(self) -> tuple[tuple[VerificationKey, ...], ...]:
+        # New keys come as a new tuple, so that identity tells whether these are still the same.
+        keys = [file.content for file in self._files]
+        return tuple(keys) if self.url is None else (*keys, self.url.keys)
 
     def judge(self, token: str, now_unix_s: float) -> Principal:
         """Whose token that is. No I/O.
@@ -153,7 +186,7 @@ class JwtTokens:
             raise Denied("the token is not signed by a key that is known here")
         return self.principal_of(claims, now_unix_s)
 
-    def principal_of(self, claims: dict[str, Any], now_unix_s: float) -> Principal:
+    def principal_of(self, claims: Mapping[str, Any], now_unix_s: float) -> Principal:
         """Whose claims those are, which `verifies` gave.
 
         Raises:
@@ -201,7 +234,7 @@ def _header(token: str) -> tuple[str, str | None] | None:
     return algorithm, kid
 
 
-def _verified(token: str, key: VerificationKey) -> bytes | None:
+def _payload(token: str, key: VerificationKey) -> bytes | None:
     """The payload, if this key signed it."""
     try:
         payload = _VERIFIER.decode(token, key.key, algorithms=[key.algorithm])

@@ -7,6 +7,7 @@ it.)
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import math
 from collections import OrderedDict
@@ -141,6 +142,7 @@ class Doorstep:
             self._waiting[key] = here - 1
 
 
+@functools.lru_cache(maxsize=4096)
 def address_key(address: str) -> str:
     """What of an address tells one peer from another: IPv4 as it is, of IPv6 the /64 network, which one host owns."""
     try:

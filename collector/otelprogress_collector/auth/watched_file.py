@@ -81,7 +81,7 @@ class WatchedFile(Generic[T]):
             if seen == self._seen and not self._broken:
                 return False
             content = self._parse(encoded)
-        except (OSError, InvalidValue) as error:
+        except Exception as error:  # a look must never end the looking: other files hang on it too
             self._complain(error)
             return False
         changed = seen != self._seen
@@ -92,7 +92,7 @@ class WatchedFile(Generic[T]):
             _LOG.info("%s can be read again", self.path)
         return changed
 
-    def _complain(self, error: OSError | InvalidValue) -> None:
+    def _complain(self, error: Exception) -> None:
         if self._broken:
             return
         self._broken = True
@@ -104,6 +104,9 @@ def _digest(encoded: bytes) -> bytes:
     return hashlib.blake2b(encoded, digest_size=16).digest()
 
 
-def _reason(error: OSError | InvalidValue) -> str:
-    # An OSError says the path once more.
-    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError):  # its text says the path once more
+        return error.strerror or type(error).__name__
+    return (
+        str(error) if isinstance(error, InvalidValue) else type(error).__name__
+    )  # others might quote secrets

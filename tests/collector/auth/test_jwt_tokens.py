@@ -258,6 +258,53 @@ def test_any_text_is_denied_and_not_quoted(text):
     assert caught.value.__cause__ is None
 
 
+# --- what was verified once ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def verifications(monkeypatch):
+    """One entry for each signature that was looked at."""
+    from otelprogress_collector.auth import jwt_tokens
+
+    looked_at = []
+    payload = jwt_tokens._payload
+    monkeypatch.setattr(jwt_tokens, "_payload", lambda *of: looked_at.append(1) or payload(*of))
+    return looked_at
+
+
+def test_a_signature_is_verified_once_and_the_claims_each_time(hs256, verifications):
+    token = signed()
+    for _ in range(5):
+        assert hs256.judge(token, NOW_UNIX_S).actor == "anna"
+    assert len(verifications) == 1
+    with pytest.raises(Denied, match="expired"):
+        hs256.judge(token, NOW_UNIX_S + 600)
+    assert len(verifications) == 1
+
+
+def test_a_wrong_signature_is_not_remembered_as_anything(hs256, verifications):
+    for expected in range(1, 4):
+        with pytest.raises(Denied):
+            hs256.judge(signed(key=b"z" * 40), NOW_UNIX_S)
+        assert len(verifications) == expected
+
+
+def test_a_key_that_is_gone_vouches_for_no_token_that_it_signed_before(issuer, tmp_path):
+    tokens = issuer(keys=jwks(jwk("EdDSA", 0, kid="a")))
+    token = signed("EdDSA", 0, kid="a")
+    assert tokens.judge(token, NOW_UNIX_S)
+    write_private(tmp_path / "jwks_file", jwks(jwk("EdDSA", 1, kid="a")))
+    tokens.refresh(time.monotonic() + 60)
+    with pytest.raises(Denied, match="not signed by a key"):
+        tokens.judge(token, NOW_UNIX_S)
+
+
+def test_there_is_an_end_to_what_is_remembered(hs256):
+    for number in range(1100):
+        hs256.judge(signed(jti=str(number)), NOW_UNIX_S)
+    assert len(hs256._verified) == 1024
+
+
 # --- keys that change, settings -----------------------------------------------------------------------------
 
 

@@ -82,3 +82,14 @@ def test_what_is_broken_or_missing_at_the_beginning_is_refused_by_name(path, con
         path.write_bytes(content)
     with pytest.raises(InvalidValue, match=str(path)):
         watched(path)
+
+
+def test_an_error_that_nobody_foresaw_is_one_more_way_to_be_broken(path, caplog):
+    def parse(encoded):
+        return 1 // (encoded != b"2")
+
+    file = WatchedFile(path, read=lambda path: path.read_bytes(), parse=parse, now_s=0.0)
+    path.write_bytes(b"2")
+    assert not file.refresh(10.0)
+    assert file.content == 1
+    assert "ZeroDivisionError" in caplog.text
