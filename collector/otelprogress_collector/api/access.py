@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Final
 
 from starlette.types import Scope
 
-from otelprogress.feed.admission import token_of
 from otelprogress.feed.clock import Clock
 from otelprogress.protocol.filters import Matcher
 from otelprogress.protocol.messages import Filter
+from otelprogress.protocol.server_session import Authorize
 from otelprogress.protocol.session import Grant
 from otelprogress_collector.api.problem import Problem
+from otelprogress_collector.auth.admission import CollectorAdmission, token_of
+from otelprogress_collector.auth.grants import PrincipalGrant, authorizer, grant_of
 from otelprogress_collector.auth.principal import READ, Authority, Denied, Principal
-
-Admits = Callable[[Sequence[str], Sequence[str]], str | None]
-"""Given the values of all `Host` and all `Origin` headers: why such a request is not let in; `None`: it is."""
 
 _CHALLENGE: Final = {"WWW-Authenticate": "Bearer"}
 
@@ -28,13 +26,13 @@ class Access:
     Args:
         authority: judges tokens.
         clock: by which they expire.
-        admits: judges `Host` and `Origin`.
+        admission: judges `Host` and `Origin`.
     """
 
-    def __init__(self, authority: Authority, clock: Clock, admits: Admits) -> None:
+    def __init__(self, authority: Authority, clock: Clock, admission: CollectorAdmission) -> None:
         self.authority = authority
         self.clock = clock
-        self._admits = admits
+        self._admission = admission
 
     def admit(self, scope: Scope) -> None:
         """Let a request in by where it was sent to and by which page.
@@ -42,9 +40,14 @@ class Access:
         Raises:
             Problem: 403.
         """
-        refusal = self._admits(header_values(scope, b"host"), header_values(scope, b"origin"))
+        server = scope.get("server")
+        refusal = self._admission.refusal(
+            header_values(scope, b"host"),
+            header_values(scope, b"origin"),
+            arrived_at=server[0] if server else None,
+        )
         if refusal is not None:
-            raise Problem(HTTPStatus.FORBIDDEN, refusal)
+            raise Problem(refusal.status, refusal.text.strip())
 
     def token(self, scope: Scope) -> str | None:
         """What a request shows, unjudged; `None`: nothing.
@@ -89,54 +92,21 @@ class Access:
         if self.authority.revoked(principal):
             raise Problem(HTTPStatus.UNAUTHORIZED, "the token was revoked", headers=_CHALLENGE)
 
-    def expires_at_s(self, principal: Principal) -> float | None:
-        """When that is, by the monotonic clock; `None`: never."""
-        if principal.expires_at_unix_s is None:
-            return None
-        left_s = principal.expires_at_unix_s - self.clock.time_unix_ns() / 1e9
-        return self.clock.monotonic_s() + left_s
-
-    def grant(self, principal: Principal) -> Grant:
-        """What a feed session may show it."""
-        return Grant(
-            tenant=principal.tenant,
-            scopes=principal.scopes,
-            predicate=principal.predicate,
-            expires_at_s=self.expires_at_s(principal),
-            actor=principal.actor,
+    def grant(self, principal: Principal) -> PrincipalGrant:
+        """What a principal that was just judged may see, and how long, by the monotonic clock."""
+        return grant_of(
+            principal,
+            now_unix_s=self.clock.time_unix_ns() / 1e9,
+            now_monotonic_s=self.clock.monotonic_s(),
         )
 
-    def visitor(self) -> Visitor:
-        """For one feed connection."""
-        return Visitor(self)
+    def authorizer(self) -> Authorize:
+        """What a `ServerSession` asks; `prepare` comes before."""
+        return authorizer(self.authority, self.clock)
 
-
-class Visitor:
-    """Who is at the other end of one connection, once it has shown a token."""
-
-    __slots__ = ("_access", "principal")
-
-    def __init__(self, access: Access) -> None:
-        self._access = access
-        self.principal: Principal | None = None
-        """The last one whose token was accepted."""
-
-    def authorize(self, token: str | None) -> Grant | None:
-        """What `ServerSession` asks; the authority was prepared for the token before."""
-        access = self._access
-        try:
-            principal = access.authority.judge(token, access.clock.time_unix_ns() / 1e9)
-        except Denied:
-            return None
-        if access.authority.revoked(principal):
-            return None
-        self.principal = principal
-        return access.grant(principal)
-
-    @property
-    def revoked(self) -> bool:
-        """Whether the deny-list names it by now."""
-        return self.principal is not None and self._access.authority.revoked(self.principal)
+    def revoked(self, grant: Grant | None) -> bool:
+        """Whether the deny-list names by now whom a session was opened for."""
+        return isinstance(grant, PrincipalGrant) and self.authority.revoked(grant.principal)
 
 
 def header_values(scope: Scope, name: bytes) -> list[str]:

@@ -27,9 +27,10 @@ from otelprogress.protocol.session import ServerSession
 from otelprogress_collector.api.problem import Problem, busy
 from otelprogress_collector.api.wire import text_frames
 from otelprogress_collector.api.ws_protocol import EXTENSION, CollectorWebSocket
+from otelprogress_collector.auth.grants import token_in_frame
 
 if TYPE_CHECKING:
-    from otelprogress_collector.api.access import Access, Visitor
+    from otelprogress_collector.api.access import Access
     from otelprogress_collector.api.delivery import Delivery
     from otelprogress_collector.api.wire import SharedWire
     from otelprogress_collector.host import CollectorHost
@@ -52,33 +53,26 @@ class FeedStats(msgspec.Struct):
     """Errors of our own: a bug here."""
 
 
-class _TokenProbe(msgspec.Struct):
-    token: str | None = None
-
-
-_PROBE: Final = msgspec.json.Decoder(_TokenProbe)
-
-
 class FeedReader:
     """One connection of the feed."""
 
-    __slots__ = ("_delivery", "_hasty", "_session", "_times", "_wire", "connection", "due_s", "visitor")
+    __slots__ = ("_access", "_delivery", "_hasty", "_session", "_times", "_wire", "connection", "due_s")
 
     def __init__(
         self,
         connection: CollectorWebSocket,
         session: ServerSession,
-        visitor: Visitor,
         *,
+        access: Access,
         delivery: Delivery,
         wire: SharedWire,
         limits: ServerLimits,
         now_s: float,
     ) -> None:
         self.connection = connection
-        self.visitor = visitor
         self.due_s = inf
         self._hasty = False
+        self._access = access
         self._session = session
         self._delivery = delivery
         self._wire = wire
@@ -128,7 +122,7 @@ class FeedReader:
 
     def recheck(self) -> bool:
         """Whether it may go on: its token was not revoked."""
-        if self.visitor.revoked:
+        if self._access.revoked(self._session.grant):
             self.connection.shut(CloseCode.BAD_TOKEN, "the token was revoked")
             self._delivery.remove(self)
             return False
@@ -254,10 +248,9 @@ class Feed:
     def _open(self, connection: CollectorWebSocket, token: str | None) -> FeedReader:
         clock = self._host.clock
         now_s = clock.monotonic_s()
-        visitor = self._access.visitor()
         session = ServerSession(
             self._host.hub,
-            authorize=visitor.authorize,
+            authorize=self._access.authorizer(),
             limits=self._host.hub.limits,
             server_info=self._server_info,
             now_s=now_s,
@@ -266,7 +259,7 @@ class Feed:
         reader = FeedReader(
             connection,
             session,
-            visitor,
+            access=self._access,
             delivery=self._delivery,
             wire=self._wire,
             limits=self.limits,
@@ -284,7 +277,7 @@ class Feed:
         clock = self._host.clock
         while (message := await receive())["type"] != "websocket.disconnect":
             frame = _frame_of(message)
-            if (not reader.authenticated or _may_renew(frame)) and (token := _token_in(frame)) is not None:
+            if (token := token_in_frame(frame)) is not None:
                 await self._access.authority.prepare(token)
             await self._host.readable()
             known_before = reader.authenticated
@@ -332,15 +325,3 @@ def _frame_of(message: Any) -> str | bytes:
     text: str | None = message.get("text")
     frame: bytes = message.get("bytes") or b""
     return text if text is not None else frame
-
-
-def _may_renew(frame: str | bytes) -> bool:
-    return ('"auth"' if isinstance(frame, str) else b'"auth"') in frame  # type: ignore[operator]  # of one type
-
-
-def _token_in(frame: str | bytes) -> str | None:
-    """The token of a frame whose size is within the limit; the session judges the frame itself."""
-    try:
-        return _PROBE.decode(frame).token
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        return None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
-from otelprogress_collector.api.access import Access, Admits
+from otelprogress_collector.api.access import Access
 from otelprogress_collector.api.delivery import Delivery
 from otelprogress_collector.api.feed import FEED_LIMITS, MAX_UNAUTHENTICATED_PER_ADDRESS, Feed
 from otelprogress_collector.api.health import Health, Readiness, Ready
@@ -21,6 +21,7 @@ from otelprogress_collector.api.ws_protocol import CollectorWebSocket
 
 if TYPE_CHECKING:
     from otelprogress.feed.connection import ServerLimits
+    from otelprogress_collector.auth.admission import CollectorAdmission
     from otelprogress_collector.auth.principal import Authority
     from otelprogress_collector.host import CollectorHost
 
@@ -45,7 +46,7 @@ class Reading:
     Args:
         host: what is served.
         authority: judges tokens.
-        admits: judges the `Host` and `Origin` headers of everything but health checks.
+        admission: judges the `Host` and `Origin` headers of everything but health checks.
         ready: for `/readyz`.
         collect: for `/metrics`; `None`: only what the feed says of itself.
         open_metrics: whether `/metrics` needs no token.
@@ -59,7 +60,7 @@ class Reading:
         host: CollectorHost,
         authority: Authority,
         *,
-        admits: Admits,
+        admission: CollectorAdmission,
         ready: Ready,
         collect: Collect | None = None,
         open_metrics: bool = False,
@@ -67,7 +68,7 @@ class Reading:
         max_unauthenticated_per_address: int = MAX_UNAUTHENTICATED_PER_ADDRESS,
         server_info: Mapping[str, str] | None = None,
     ) -> None:
-        access = Access(authority, host.clock, admits)
+        access = Access(authority, host.clock, admission)
         self.delivery = Delivery(host)
         self.feed = Feed(
             host,

@@ -171,7 +171,7 @@ class Operation:
             raise busy(f"{MAX_WAITING} requests wait")
         clock = self._host.clock
         until_s = clock.monotonic_s() + wait_s
-        expires_at_s = self._access.expires_at_s(principal)
+        expires_at_s = self._access.grant(principal).expires_at_s
         waiter = _Waiter(self._host, view.id)
         self._waiting.add(waiter)
         self._delivery.add(waiter)

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from otelprogress_collector.api.access import Access
     from otelprogress_collector.api.delivery import Delivery
     from otelprogress_collector.api.http_protocol import CollectorHttp
-    from otelprogress_collector.auth.principal import Principal
     from otelprogress_collector.host import CollectorHost
 
 KEEPALIVE_S: Final = 15.0
@@ -117,7 +116,6 @@ class StreamReader:
         "_delivery",
         "_keepalive_at_s",
         "_over",
-        "_principal",
         "_session",
         "_times",
         "_turn",
@@ -128,7 +126,6 @@ class StreamReader:
         self,
         http: CollectorHttp,
         session: ServerSession,
-        principal: Principal,
         *,
         access: Access,
         delivery: Delivery,
@@ -136,7 +133,6 @@ class StreamReader:
     ) -> None:
         self.due_s = inf
         self._session = session
-        self._principal = principal
         self._access = access
         self._delivery = delivery
         self._clock = access.clock
@@ -158,7 +154,7 @@ class StreamReader:
 
     def recheck(self) -> bool:
         """Whether it may go on: its token was not revoked."""
-        if self._access.authority.revoked(self._principal):
+        if self._access.revoked(self._session.grant):
             self._over = (CloseCode.BAD_TOKEN, "the token was revoked")
             self._turn.set()
             return False
@@ -251,14 +247,13 @@ class Streams:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one stream to its end."""
         try:
-            session, principal, frames = await self._open(scope)
+            session, frames = await self._open(scope)
         except Problem as refused:
             await refused.answer(send)
             return
         reader = StreamReader(
             scope["extensions"][EXTENSION],
             session,
-            principal,
             access=self._access,
             delivery=self._delivery,
             limits=self._limits,
@@ -276,8 +271,8 @@ class Streams:
             if not self._readers:
                 self._empty.set()
 
-    async def _open(self, scope: Scope) -> tuple[ServerSession, Principal, list[bytes]]:
-        """A session that is subscribed, whose it is, and its first frames.
+    async def _open(self, scope: Scope) -> tuple[ServerSession, list[bytes]]:
+        """A session that is subscribed, and its first frames.
 
         Raises:
             Problem: the stream is refused.
@@ -314,7 +309,7 @@ class Streams:
             raise Problem(
                 HTTPStatus.BAD_REQUEST, "the subscription was refused: look at its filter and level"
             )
-        return session, principal, frames
+        return session, frames
 
     async def drain(self, timeout_s: float) -> None:
         """Refuse streams, send what is owed, end them; cut who does not read."""

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import uvicorn
 from starlette.applications import Starlette
 
-from otelprogress.feed.admission import Admission, token_matches
+from otelprogress.feed.admission import token_matches
 from otelprogress.feed.clock import Clock, SystemClock
 from otelprogress.model.events import Event
 from otelprogress.model.tree import OperationTree
@@ -20,6 +20,7 @@ from otelprogress.protocol.cursor import CursorKey
 from otelprogress.protocol.hub import Hub
 from otelprogress.protocol.messages import Limits
 from otelprogress_collector.api.reading import UVICORN_OPTIONS, Reading
+from otelprogress_collector.auth.admission import CollectorAdmission
 from otelprogress_collector.auth.principal import READ, Denied, Principal
 
 TOKEN = "a-token-for-tests"
@@ -149,12 +150,7 @@ def serving(
     options.setdefault("ready", lambda: None)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        admission = Admission("127.0.0.1", port, hosts=hosts, origins=origins)
-
-        def admits(host: Sequence[str], origin: Sequence[str]) -> str | None:
-            refusal = admission.refusal("/v1/feed", host, origin)
-            return None if refusal is None else refusal.text
-
+        admission = CollectorAdmission("127.0.0.1", port, hosts=hosts, origins=origins)
         up = threading.Event()
         served: list[Served] = []
         failed: list[BaseException] = []
@@ -162,7 +158,7 @@ def serving(
 
         async def main() -> None:
             host = FakeHost(hub, clock=clock, limits=feed_limits)
-            reading = Reading(host, authority or FakeAuthority(), admits=admits, **options)
+            reading = Reading(host, authority or FakeAuthority(), admission=admission, **options)
             app = Starlette(routes=[*reading.routes(), *routes])
             config = uvicorn.Config(
                 app, **UVICORN_OPTIONS, lifespan="off", log_level="warning", timeout_graceful_shutdown=2
