@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import io
+import os
 import ssl
 import time
 from typing import Final
@@ -121,9 +122,20 @@ def _failure(error: Exception) -> Answer:
     """What a connection came to that brought no answer; what the error itself says may quote the URL."""
     reason = type(error).__name__
     if isinstance(error, aiohttp.ClientConnectorError):
-        return Answer(Verdict.RETRY, f"{reason}: {error.os_error.strerror or 'no connection'}", reached=False)
+        return Answer(Verdict.RETRY, f"{reason}: {_cause(error)}", reached=False)
     # A connection that broke was one: the backend restarts, or closed an idle connection just now.
     return Answer(Verdict.RETRY, reason, reached=not isinstance(error, TimeoutError))
+
+
+def _cause(error: aiohttp.ClientConnectorError) -> str:
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return "its certificate is not to be trusted"
+    cause = error.os_error
+    if isinstance(cause, ssl.SSLError):
+        return cause.reason or "TLS"
+    if cause.errno is not None and cause.errno > 0:
+        return os.strerror(cause.errno)
+    return cause.strerror or type(cause).__name__
 
 
 async def _read_capped(response: aiohttp.ClientResponse) -> bytes:
