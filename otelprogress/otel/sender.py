@@ -356,13 +356,7 @@ class Sender:
             now_s = time.monotonic()
             closing_at_s = self._closing_at_s
             lane.settle(answer, now_s, closing_left_s=None if closing_at_s is None else closing_at_s - now_s)
-            if lane.off_reason:
-                _LOG.warning(
-                    "otelprogress: %s does not take %s (%s): no more of them are sent",
-                    lane.endpoint.authority,
-                    lane.signal,
-                    lane.off_reason,
-                )
+            _say_if_off(lane)
 
     def _attempt(self, lane: Lane, body: bytes) -> Answer:
         timeout_s = lane.endpoint.timeout_s
@@ -408,6 +402,7 @@ class Sender:
             answer = self._attempt(lane, body)
             if answer.verdict is Verdict.UNSUPPORTED:
                 lane.settle(answer, time.monotonic())
+                _say_if_off(lane)
             elif answer.verdict is Verdict.RETRY:
                 lane.last_failure = answer.reason
                 lane.hold(answer, time.monotonic())
@@ -473,6 +468,17 @@ class Sender:
             self._encoder = LogEncoder(attributes, self._version)
         encoded: tuple[bytes, int] = self._encoder.encode(events)
         return encoded
+
+
+def _say_if_off(lane: Lane) -> None:
+    """After an answer, which is the only thing that switches a lane off: one line, once."""
+    if lane.off_reason:
+        _LOG.warning(
+            "otelprogress: %s does not take %s (%s): no more of them are sent",
+            lane.endpoint.authority,
+            lane.signal,
+            lane.off_reason,
+        )
 
 
 def _with_ratio(applied: Applied) -> Event:

@@ -121,6 +121,23 @@ def test_a_receiver_that_does_not_take_logs_is_not_asked_again(receiver, senders
     assert "no more of them" in caplog.text
 
 
+@pytest.mark.parametrize("lease_s", [None, 0.03])
+def test_a_receiver_that_refuses_logs_when_ticks_or_signs_of_life_come_is_named_once(
+    receiver, senders, caplog, lease_s
+):
+    receiver.script = [Reply()]
+    receiver.default = unsupported(receiver)
+    sender = senders(receiver.url, for_receiver(receiver), writer_id="writer", lease_s=lease_s)
+    sender.submit(started())
+    eventually(lambda: sender.stats()["logs"].delivered)
+    if lease_s is None:
+        sender.submit(ticked(1.0))
+    eventually(lambda: not sender.sends("logs"))
+    eventually(lambda: caplog.records)
+    (said,) = caplog.messages
+    assert "no more of them" in said
+
+
 def test_a_live_run_and_its_ticks_wake_nobody_once_the_receiver_does_not_take_logs(receiver, senders):
     receiver.script = [unsupported(receiver)]
     sender = senders(receiver.url, for_receiver(receiver), writer_id="writer", lease_s=0.03)
