@@ -8,6 +8,7 @@ operation's span are notes within a rate, beyond it they are folded into one wit
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from typing import Final
 
 import msgspec
@@ -20,7 +21,7 @@ MISSING_KEPT: Final = 32
 """Ranges of given-up sequence numbers remembered per run and writer; what is older counts as a duplicate."""
 
 
-class Lane(msgspec.Struct, gc=False):
+class Lane(msgspec.Struct, gc=False, omit_defaults=True):
     """The sequence of one writer within one run."""
 
     writer_id: str
@@ -31,7 +32,7 @@ class Lane(msgspec.Struct, gc=False):
     held: dict[int, Event] = msgspec.field(default_factory=dict)
 
 
-class Carrier(msgspec.Struct, gc=False):
+class Carrier(msgspec.Struct, gc=False, omit_defaults=True):
     """What a run needs once something is out of the ordinary."""
 
     lanes: list[Lane] = msgspec.field(default_factory=list)
@@ -67,6 +68,17 @@ class Carrier(msgspec.Struct, gc=False):
         if len(hashes) > HASHES_KEPT:
             del hashes[next(iter(hashes))]
         return False
+
+    def postpone(self, not_before_ns: int) -> Iterator[int]:
+        """Let nothing be concluded from silence before a time. Yields all deadlines, then."""
+        if self.window_ends_ns is not None:
+            self.window_ends_ns = max(self.window_ends_ns, not_before_ns)
+            yield self.window_ends_ns
+        if self.closes_ns is not None:
+            self.closes_ns = max(self.closes_ns, not_before_ns)
+            yield self.closes_ns
+        if self.flush_ns is not None:
+            yield self.flush_ns
 
     def take_note(self, now_unix_ns: int, per_s: float, burst: float) -> bool:
         """Whether one more foreign note is within the rate."""

@@ -38,7 +38,7 @@ class Baseline(msgspec.Struct, frozen=True, gc=False):
     """Upper quartile."""
 
 
-class Estimator(msgspec.Struct, gc=False):
+class Estimator(msgspec.Struct, gc=False, omit_defaults=True):
     """The movement of one absolute count. Construct it with where and when counting began."""
 
     completed: float

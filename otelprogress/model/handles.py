@@ -35,6 +35,13 @@ class Handles:
         self._by_handle[handle] = run.id
         self.label(run)
 
+    def take_over(self, run: RunState) -> None:
+        """A run came with the handle that it was given once: it keeps it, and nobody else gets it."""
+        self._by_handle[run.handle] = run.id
+        self.label(run)
+        front, _, number = run.handle.rpartition("-")
+        self._numbers[front] = max(self._numbers.get(front, 0), int(number) if number.isdecimal() else 0)
+
     def label(self, run: RunState) -> None:
         """Make a run findable by its label."""
         if run.extra is not None and run.extra.label:

@@ -37,10 +37,14 @@ class Kinship:
         if parent_id == run.id:
             self._stats.cycles += 1
         elif parent is None or not parent.spoken:
-            self._orphans.setdefault(parent_id, {})[run.id] = None
-            run.awaited_parent = parent_id
+            self.wait(run, parent_id)
         elif self._may_attach(run, parent):
             attach(run, parent)
+
+    def wait(self, run: RunState, parent_id: str) -> None:
+        """Let a run wait for a parent that did not speak yet."""
+        self._orphans.setdefault(parent_id, {})[run.id] = None
+        run.awaited_parent = parent_id
 
     def adopt(self, parent: RunState, runs: Mapping[str, RunState], now_ns: int) -> None:
         """A run speaks for the first time: those that waited for it become its children."""

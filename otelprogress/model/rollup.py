@@ -119,11 +119,11 @@ def attach(run: RunState, parent: RunState) -> None:
         record = plan.steps[plan.current]
         share = record.share
         if share is None:
-            share = record.share = Share(record.index)
+            share = record.share = Share(record.index, number=family.total)
     else:
         share = family.share
         if share is None:
-            share = family.share = Share()
+            share = family.share = Share(number=family.total)
     share.children += 1
     share.weight += run.weight
     run.parent, run.share = parent, share

@@ -2,7 +2,8 @@
 
 All moves stand in `OPERATION_TRANSITIONS` and `STEP_TRANSITIONS`; the diagram of the documentation is made from
 them (`python -m otelprogress.model.state`). The records are mutable, without a lock and known only to the tree
-that owns them; what leaves the tree are immutable views (`model.views`).
+that owns them; what leaves the tree are immutable views (`model.views`), and dumps that a host keeps
+(`model.persistence`, where a new field of `RunState`, `Plan`, `Family` or `Writer` needs a place).
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ def _edges(table: Mapping[_S, frozenset[_S]]) -> list[str]:
     return edges
 
 
-class StepRecord(msgspec.Struct, gc=False, kw_only=True):
+class StepRecord(msgspec.Struct, gc=False, kw_only=True, omit_defaults=True):
     """One step of a run, or (index -1, empty name) the counts of a run without steps."""
 
     name: str
@@ -131,7 +132,7 @@ class StepRecord(msgspec.Struct, gc=False, kw_only=True):
     """Whether its part of the operation's ratio is a guess."""
 
 
-class Share(msgspec.Struct, gc=False):
+class Share(msgspec.Struct, gc=False, omit_defaults=True):
     """What the children that started within one step (or beside all steps) have done, as sums.
 
     The sums make a child's move cost the same whatever the number of its siblings.
@@ -146,6 +147,8 @@ class Share(msgspec.Struct, gc=False):
     """Sum of weight x ratio, ended children with ratio 1."""
     live_ratio: float = 0.0
     """Sum of the ratios of the live children."""
+    number: int = 0
+    """Which of its parent's shares this is, for good: the step it stands for may move."""
 
 
 class Plan(msgspec.Struct, gc=False):
@@ -188,7 +191,7 @@ class Family(msgspec.Struct, gc=False):
     """Of the children that started while no step was entered."""
 
 
-class Extra(msgspec.Struct, gc=False):
+class Extra(msgspec.Struct, gc=False, omit_defaults=True):
     """What only some runs have."""
 
     label: str | None = None

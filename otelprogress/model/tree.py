@@ -26,9 +26,12 @@ from otelprogress.model.applied import (
 )
 from otelprogress.model.bounds import check_durable, check_run_id, repaired
 from otelprogress.model.carriers import Carrier, Lane, admit, give_up
+from otelprogress.model.changes import Changes
 from otelprogress.model.events import OUTCOMES, Event, OperationView, Source, State
+from otelprogress.model.evicted import Evicted
 from otelprogress.model.handles import Handles
 from otelprogress.model.kinship import Kinship
+from otelprogress.model.persistence import dump_run, restore_runs
 from otelprogress.model.reduce import MOVED, reduce
 from otelprogress.model.rollup import propagate
 from otelprogress.model.stalls import StallWatch
@@ -45,8 +48,6 @@ _SIGNS_OF_LIFE: Final = frozenset(
 """What only a process that lives says: it takes a verdict of `lost` back."""
 _REVIVED_BY_ALIVE: Final = frozenset({"link", "keepalive", "lease", "pid"})
 """Detectors that judged from outside. The others are the writer's own last word."""
-_GONE_KEPT: Final = 8192
-"""Evicted runs remembered, so that a late repetition does not bring one back."""
 
 
 class OperationTree:
@@ -74,9 +75,12 @@ class OperationTree:
         self._kinship = Kinship(limits.max_depth, self.stats)
         self._writers = Writers()
         self._ended: dict[str, int] = {}
-        self._gone: dict[str, None] = {}
-        self._lost: dict[str, int] = {}
-        """Evicted runs that were lost, and may be heard again, with their last revision."""
+        self._evicted = Evicted()
+        self._owed: set[str] = set()
+        """Restored runs whose last word was no durable event."""
+        self._changes: Changes | None = None
+        self._start = 0
+        """Which start of its host this is, among those that share a store."""
         self._windows = Timetable()
         self._stalls = StallWatch()
         self._window_ns = int(limits.reorder_window_s * 1e9)
@@ -117,17 +121,30 @@ class OperationTree:
             raise InvalidRecord(f"run {run.id} belongs to another tenant")
         source = event.source
         if source is Source.LOG:
-            run.log_seen = True
+            if not run.log_seen:
+                run.log_seen = True
+                if self._changes is not None:
+                    self._changes.mark(run.id, durably=True)
         elif source is Source.SPAN_EVENT and run.log_seen:
             self.stats.overruled += 1
             return []
         if event.writer_id or not run.writer.id:
             self._writers.hear(run, event, now_unix_ns)
         if kind == TICK:
+            if self._changes is not None and run.live:
+                # Also where it says nothing new: the times of what it repeats move.
+                self._changes.mark(run.id, durably=False)
             if not run.spoken:
                 return self._hold(run, event, now_unix_ns)
             return self._commit(run, event, now_unix_ns, late=False)
-        return self._apply_durable(run, event, now_unix_ns)
+        if self._changes is None:
+            return self._apply_durable(run, event, now_unix_ns)
+        duplicates = self.stats.duplicates
+        applied = self._apply_durable(run, event, now_unix_ns)
+        if applied or self.stats.duplicates == duplicates:
+            # Also what publishes nothing: it waits, is folded, or only moves the high-water mark.
+            self._changes.mark(run.id, durably=True)
+        return applied
 
     def _apply_durable(self, run: RunState, event: Event, now_ns: int) -> list[Applied]:
         number = event.sequence
@@ -186,16 +203,20 @@ class OperationTree:
 
     def _create(self, event: Event, now_ns: int) -> RunState | None:
         check_run_id(event.run_id)
-        if event.run_id in self._gone:
+        if self._evicted.is_over(event.run_id):
             return None
         run = RunState(id=event.run_id, tenant=event.tenant, writer=self._writers.of(event), heard_ns=now_ns)
-        run.revision = self._lost.pop(run.id, 0)
+        run.revision = self._evicted.heard_again(run.id)
         self._runs[run.id] = run
         return run
 
     def _alive(self, event: Event, now_ns: int) -> list[Applied]:
         self.stats.alive += 1
+        lease_s = self._writers.lease_s(event.writer_id)
         writer = self._writers.alive(event, now_ns)
+        if self._changes is not None and writer is not None and writer.lease_s != lease_s:
+            for run_id in writer.live:
+                self._changes.mark(run_id, durably=True)
         applied: list[Applied] = []
         for run_id in () if writer is None else tuple(writer.lost):
             run = self._runs.get(run_id)
@@ -253,6 +274,8 @@ class OperationTree:
         if run.parent is not None:
             touched, unwatched = propagate(run, now_ns, moved=moved)
             self.stats.ancestors_touched += touched
+            if self._changes is not None:
+                self._changes.mark_ancestors(run, touched, durably=not tick)
         self._stalls.watch(run, now_ns)
         if late:
             self.stats.late += 1
@@ -294,6 +317,13 @@ class OperationTree:
         run.parent_span_id, run.sampled = event.parent_span_id or "", event.sampled
         self._kinship.place(run, event.parent_span_id or "", self._runs)
         self._kinship.adopt(run, self._runs, now_ns)
+        if self._changes is not None:
+            if run.family is None:
+                self._changes.mark_ancestors(run, 1, durably=True)
+            else:
+                self._changes.mark_ancestors(run, self.limits.max_depth, durably=True)
+                for child_id in run.family.ids:
+                    self._changes.mark(child_id, durably=True)
 
     def _settle(self, run: RunState, now_ns: int) -> None:
         """A run ended, or came back from being lost."""
@@ -309,6 +339,8 @@ class OperationTree:
 
     def _publish(self, run: RunState, event: Event, now_ns: int, *, late: bool) -> Applied:
         self.stats.applied += 1
+        if self._changes is not None:
+            self._changes.mark(run.id, durably=event.kind != TICK)
         return publish(run, event, now_ns, late=late, baselines=self._baselines)
 
     # --- waiting for order ------------------------------------------------------------------------------------
@@ -337,6 +369,8 @@ class OperationTree:
 
     def _end_window(self, run: RunState, carrier: Carrier, now_ns: int) -> list[Applied]:
         carrier.window_ends_ns = None
+        if self._changes is not None:
+            self._changes.mark(run.id, durably=True)
         applied: list[Applied] = []
         for lane in carrier.lanes:
             for event in give_up(lane):
@@ -378,6 +412,8 @@ class OperationTree:
         for run_id in self._windows.due(now_unix_ns):
             run = self._runs.get(run_id)
             if run is not None and run.carrier is not None:
+                if self._changes is not None:
+                    self._changes.mark(run_id, durably=True)
                 applied += self._advance_carrier(run, run.carrier, now_unix_ns)
         for run in self._stalls.due(now_unix_ns, self._runs):
             applied.append(self._stall(run, now_unix_ns, stalled=True))
@@ -442,6 +478,8 @@ class OperationTree:
         if run is None or not run.spoken:
             return 0
         run.revision += 1
+        if self._changes is not None:
+            self._changes.mark(run_id, durably=False)
         return run.revision
 
     def durable_revisions(self, run_id: str) -> tuple[int, int]:
@@ -457,6 +495,11 @@ class OperationTree:
             AmbiguousOperation: several match; lists the candidates.
         """
         return self._handles.resolve(text, self._runs)
+
+    def tenant_of(self, run_id: str) -> str | None:
+        """Whose run it is; `None`: not known."""
+        run = self._runs.get(run_id)
+        return None if run is None or not run.spoken else run.tenant
 
     def children(self, run_id: str) -> Iterator[str]:
         """The direct children that are still kept, in order of arrival."""
@@ -539,14 +582,113 @@ class OperationTree:
         self._handles.forget(run)
         self._writers.forget(run)
         self._kinship.forget(run, self._runs)
-        if run.state is State.LOST:
-            self._lost[run.id] = run.revision
-            if len(self._lost) > _GONE_KEPT:
-                del self._lost[next(iter(self._lost))]
-        else:
-            self._gone[run.id] = None
-            if len(self._gone) > _GONE_KEPT:
-                del self._gone[next(iter(self._gone))]
+        if self._changes is not None:
+            self._changes.forget(run.id)
+            for child_id in () if run.family is None else run.family.ids:
+                self._changes.mark(child_id, durably=True)
+        self.remember_evicted(run.id, run.revision if run.state is State.LOST else None)
+
+    def remember_evicted(self, run_id: str, lost_revision: int | None) -> None:
+        """Let late repetitions not bring a run back that was evicted, by this host or by one before it.
+
+        Args:
+            run_id: unless it is here again.
+            lost_revision: the last one of a run that was lost: it may be heard again, and goes on from there.
+        """
+        if run_id not in self._runs:
+            self._evicted.remember(run_id, lost_revision)
+
+    def evicted_revision(self, run_id: str) -> int:
+        """The last revision of an evicted run that was lost; 0: of any other."""
+        return self._evicted.revision(run_id)
+
+    # --- surviving the process --------------------------------------------------------------------------------
+
+    def track_changes(self) -> None:
+        """Remember from here on which runs changed, for a host that asks with `take_changed` again and again."""
+        if self._changes is None:
+            self._changes = Changes()
+
+    def take_changed(self) -> tuple[list[str], list[str]]:
+        """Runs that changed since the last call: those to be written down at once, and those that can wait.
+
+        The second are runs that only ticks changed (or looks at them): what a crash takes of that, the next tick
+        says again. Evicted runs are in neither. Empty unless `track_changes` was called.
+        """
+        return ([], []) if self._changes is None else self._changes.take()
+
+    def dump(self, run_id: str) -> bytes | None:
+        """A run as `restore` takes it; `None`: not known."""
+        run = self._runs.get(run_id)
+        if run is None:
+            return None
+        return dump_run(run, ended_at_unix_ns=self._ended.get(run_id), start=self._start)
+
+    def ended_at_unix_ns(self, run_id: str) -> int | None:
+        """When a run's end came, by the host's clock; `None`: it lives, or is not known."""
+        return self._ended.get(run_id)
+
+    def restore(
+        self,
+        dumps: Iterable[bytes],
+        now_unix_ns: int,
+        *,
+        start: int | None = None,
+        revision_stride: int = 1 << 20,
+        quiet_s: float = 45.0,
+    ) -> None:
+        """Go on where another tree was when its runs were dumped. Changes are tracked from here on.
+
+        Revisions of runs that ticks may have moved since are raised, so that those that readers were shown are
+        given to nothing else. What a writer could not say while nobody listened is no silence: leases run from now.
+
+        Args:
+            dumps: of every run once, in order of arrival as far as it matters to anybody.
+            now_unix_ns: the host's clock.
+            start: a number that rises with every start of the host, written down before it is used. `None`: one
+                above what the dumps say; all runs whose revision was raised are then in the next `take_changed`,
+                and have to be written before anybody looks.
+            revision_stride: how many revisions a run may have had since it was dumped, within one start.
+            quiet_s: how long nothing is concluded from silence: no stall, no hole given up, no span's end alone.
+
+        Raises:
+            InvalidRecord: a dump that cannot be read; it names the run where that is known.
+            ValueError: `start` is not above that of a dump, or this tree holds runs already.
+        """
+        if self._runs:
+            raise ValueError("only an empty tree can be restored")
+        restored = restore_runs(dumps, now_unix_ns, start=start, revision_stride=revision_stride)
+        self._changes = Changes()
+        self._runs, self._ended, self._owed = restored.runs, restored.ended, restored.owed
+        self._start = restored.start
+        quiet_until_ns = now_unix_ns + int(quiet_s * 1e9)
+        deadlines: list[tuple[int, str]] = []
+        for run in self._runs.values():
+            if run.carrier is not None:
+                deadlines += ((deadline_ns, run.id) for deadline_ns in run.carrier.postpone(quiet_until_ns))
+            if run.awaited_parent is not None:
+                self._kinship.wait(run, run.awaited_parent)
+            if not run.spoken:
+                continue
+            self._spoken += 1
+            if run.handle:
+                self._handles.take_over(run)
+            if run.live:
+                self._writers.enlist(run)
+                self._stalls.watch(run, quiet_until_ns)
+        for deadline_ns, run_id in sorted(deadlines):
+            self._windows.add(deadline_ns, run_id)
+        for run_id in self._ended:
+            if self._runs[run_id].state is State.LOST:
+                self._writers.discharge(self._runs[run_id])
+        if start is None:
+            for run_id in restored.raised:
+                self._changes.mark(run_id, durably=True)
+
+    def take_owed(self) -> set[str]:
+        """Restored runs that changed after their last durable event, once: readers may have missed it."""
+        owed, self._owed = self._owed, set()
+        return owed
 
 
 def _carrier(run: RunState) -> Carrier:

@@ -19,7 +19,7 @@ class Writers:
     def of(self, event: Event) -> Writer:
         """The writer of an event, made when missing; foreign writers without id by service and process."""
         fresh = Writer(event.writer_id, event.service or "", event.process_id)
-        writer = self._by_key.setdefault(_key(fresh), fresh)
+        writer = self._by_key.setdefault(key_of(fresh), fresh)
         if writer is not fresh:
             writer.service = writer.service or fresh.service
             writer.process_id = fresh.process_id if writer.process_id is None else writer.process_id
@@ -34,10 +34,13 @@ class Writers:
             run.writer.heard_ns = max(run.writer.heard_ns, now_ns)
         if not run.writer.id and event.writer_id:
             run.writer.live.pop(run.id, None)
+            run.writer.lost.pop(run.id, None)
             self._drop_idle(run.writer)
             run.writer = self.of(event)
             if run.spoken and run.live:
                 self.enlist(run)
+            elif run.spoken:
+                self.discharge(run)
 
     def alive(self, event: Event, now_ns: int) -> Writer | None:
         """A writer lives, and with it all its live runs; `None`: it has none here."""
@@ -50,7 +53,7 @@ class Writers:
 
     def enlist(self, run: RunState) -> None:
         """A live run joins its writer, which may have been dropped while it had no other."""
-        run.writer = self._by_key.setdefault(_key(run.writer), run.writer)
+        run.writer = self._by_key.setdefault(key_of(run.writer), run.writer)
         run.writer.live[run.id] = None
         run.writer.lost.pop(run.id, None)
 
@@ -59,7 +62,7 @@ class Writers:
         writer = run.writer
         writer.live.pop(run.id, None)
         if run.state is State.LOST:
-            self._by_key.setdefault(_key(writer), writer).lost[run.id] = None
+            self._by_key.setdefault(key_of(writer), writer).lost[run.id] = None
         else:
             writer.lost.pop(run.id, None)
         self._drop_idle(writer)
@@ -78,11 +81,17 @@ class Writers:
         """Those with a live run, in order of arrival."""
         return (writer for writer in tuple(self._by_key.values()) if writer.live)
 
+    def lease_s(self, writer_id: str) -> float | None:
+        """The lease that a writer gave, seconds; `None`: none, or it has no run here."""
+        writer = self._by_key.get(writer_id)
+        return None if writer is None else writer.lease_s
+
     def _drop_idle(self, writer: Writer) -> None:
-        key = _key(writer)
+        key = key_of(writer)
         if not writer.live and not writer.lost and self._by_key.get(key) is writer:
             del self._by_key[key]
 
 
-def _key(writer: Writer) -> str:
+def key_of(writer: Writer) -> str:
+    """What tells writers apart: their id, of foreign ones without id service and process."""
     return writer.id or f"{writer.service}/{writer.process_id or ''}"

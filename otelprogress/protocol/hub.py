@@ -10,12 +10,12 @@ Not thread-safe: its host calls it, and the sessions that pull from it, under on
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from otelprogress.exceptions import AmbiguousOperation, UnknownOperation
 from otelprogress.model import semconv
-from otelprogress.model.events import Event, FeedEvent, OperationView
+from otelprogress.model.events import Event, FeedEvent, OperationView, State
 from otelprogress.model.handles import MAX_CANDIDATES
 from otelprogress.protocol.cursor import CursorKey, seal
 from otelprogress.protocol.encoding import encode, encode_event, encode_operation
@@ -114,12 +114,39 @@ class Hub:
         self._memo: dict[object, object] = {}
         self._memo_bytes = 0
         self._evict_at_unix_ns: int | None = 0 if len(tree) else None
+        owed = tree.take_owed()
         for run_id in tree.run_ids():
             # Whether its children moved it after it was last shown is not known.
             run = self._touch(run_id)
             run.stale = next(iter(tree.children(run_id)), None) is not None
+            run.ticking = run_id in owed
             # Asked for later it would be what the next event makes of it, and nobody would see it leave.
             self._facts(run)
+
+    def restore_ring(self, head: int, entries: Iterable[Entry]) -> None:
+        """Go on with a log that was kept beside the tree's runs, before anything is published.
+
+        Args:
+            head: the offset of its newest entry.
+            entries: the newest of it without holes, oldest first.
+
+        Raises:
+            ValueError: something was published already, or there are more entries than the head says.
+        """
+        ring = self.ring
+        ring.restore(head, entries)
+        # What was forgotten before the oldest entry is not known: to a cursor from then anything may have been.
+        self.evicted_at = ring.first - 1
+        for offset, entry in ring.read(ring.first - 1):
+            facts = entry.after
+            if entry.evicted:
+                self.evicted_at = offset
+                self.tree.remember_evicted(facts.id, entry.revision if facts.state is State.LOST else None)
+            elif (run := self._runs.get(facts.id)) is not None:
+                # What the next event is compared with is what subscriptions were told last.
+                run.facts = facts
+        for run in self._runs.values():
+            run.offset = head
 
     @property
     def head(self) -> int:
@@ -162,7 +189,8 @@ class Hub:
         for run_id in self.tree.evict(now_unix_ns):
             run = self._runs.pop(run_id, None)
             if run is not None and run.facts is not None:
-                self.evicted_at = self.ring.append(Entry(b"", 0, run.facts, run.facts, evicted=True))
+                revision = self.tree.evicted_revision(run_id)
+                self.evicted_at = self.ring.append(Entry(b"", revision, run.facts, run.facts, evicted=True))
 
     def _record(self, applied: list[Applied]) -> None:
         for item in applied:
@@ -297,6 +325,12 @@ class Hub:
             found = found[pages[0] + 1 :] if pages else []
         size = max(0, min(limit, wanted.limit))
         return [run_id for _, _, run_id in found[:size]], max(0, len(found) - size)
+
+    def matches(self, matcher: Matcher, run_id: str) -> bool:
+        """Whether a run is known and meant."""
+        run = self._runs.get(run_id)
+        facts = None if run is None else self._facts(run)
+        return facts is not None and matcher(facts)
 
     def operation_part(self, run_id: str, now_unix_ns: int) -> tuple[bytes, int, int] | None:
         """A run encoded for a `snapshot`, its revision, and the log's offset when it last changed."""

@@ -173,6 +173,16 @@ def test_a_writer_that_is_alive_revives_what_others_gave_up_but_not_what_it_left
     assert (host.view(1).state, host.view(2).state) == (State.RUNNING, State.LOST)
 
 
+def test_a_lost_run_whose_writer_becomes_known_afterwards_is_revived_by_it(host):
+    run = Saying()
+    host.hear(run.started(writer_id="", sequence=None))
+    host.hear(run.lost(5))
+    host.hear(run.tick(1, 1, writer_id="w1"))  # older than the verdict: no sign of life
+    alive = Event(kind=semconv.WRITER_ALIVE, run_id="", time_unix_ns=T0 + 9 * S, writer_id="w1")
+    assert kinds(host.hear(alive)) == ["operation.state_changed"]
+    assert list(host.tree.runs_of_writer("w1")) == [run.id]
+
+
 def test_a_writer_that_is_alive_is_heard_for_all_its_live_runs(host):
     first, second, other = Saying(1), Saying(2), Saying(3, writer="w2")
     host.hear_all(first.started(), second.started(), other.started())

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from otelprogress.exceptions import AmbiguousOperation, InvalidRecord, UnknownOperation
-from otelprogress.model.events import Event
+from otelprogress.model import semconv
+from otelprogress.model.events import Event, State
 from otelprogress.model.tree import OperationTree, TreeLimits
-from otelprogress.protocol.filters import Matcher
+from otelprogress.protocol.filters import Facts, Matcher
 from otelprogress.protocol.hub import Hub, TickPosition
+from otelprogress.protocol.journal import Entry, decode_facts, encode_facts
 from otelprogress.protocol.messages import Filter
 
 from .feed_kit import KEY, NS, START_NS, Stage, rid
@@ -236,3 +240,120 @@ def test_a_change_of_a_child_is_a_change_of_its_parent():
     stage.tick(2, 50.0)
     assert stage.hub.change_of(rid(1)) > before
     assert stage.hub.change_of(rid(9)) == 0
+
+
+# --- another hub goes on where one was killed ---------------------------------------------------------------------
+
+
+class KeptStage(Stage):
+    """A hub whose log and runs are kept as a collector does, ticks too."""
+
+    def restart(self, *, keep_entries: int = 1000) -> None:
+        old = self.hub
+        entries = [item for _, item in old.ring.read(old.ring.first - 1)][-keep_entries:]
+        kept = [(encode_facts(item), item) for item in entries]
+        dumps = [old.tree.dump(run_id) or b"" for run_id in old.tree.run_ids()]
+        tree = OperationTree()
+        tree.restore(dumps, self.now_ns)
+        self.hub = Hub(tree, epoch="e1", cursor_key=KEY, ring_events=1000)
+        newest: dict[str, Facts] = {}
+        self.hub.restore_ring(
+            old.head,
+            [
+                Entry(item.encoded, item.revision, *decode_facts(facts, newest), item.terminal, item.evicted)
+                for facts, item in kept
+            ],
+        )
+
+
+def test_a_restored_log_goes_on_with_its_offsets_and_its_cursors():
+    stage = KeptStage()
+    talk = stage.session()
+    stage.start(1)
+    stage.note(1, "before")
+    talk.subscribe(filter={"roots": False})
+    talk.say(type="unsubscribe", id="1")
+    stage.note(1, "unseen")
+    everything = Matcher(ALL)
+    cursor = stage.hub.cursor(everything, 2)
+    frames = stage.hub.pull("1", everything, "ticks", 0, frame_bytes=1 << 16).frames
+    stage.restart()
+    assert stage.hub.pull("1", everything, "ticks", 0, frame_bytes=1 << 16).frames == frames
+    (applied,) = stage.say(1, semconv.OPERATION_NOTED, message="after")
+    assert (stage.hub.head, applied.event.previous_durable) == (4, 3)
+    subscribed, *events = stage.session().subscribe(filter={"roots": False}, cursor=cursor)
+    assert subscribed["mode"] == "resumed"
+    assert [event["message"] for frame in events for event in frame["events"]] == ["unseen", "after"]
+
+
+def test_a_restored_hub_knows_what_subscriptions_were_told_of_a_run():
+    """A tick made it wait, which no event said: nobody is told that it left what they never saw it enter."""
+    stage = KeptStage()
+    stage.start(1)
+    stage.say(1, semconv.OPERATION_PROGRESSED, completed=1.0, state=State.WAITING)
+    stage.restart()
+    stage.say(1, semconv.OPERATION_STATE_CHANGED, state=State.PAUSED)
+    (_, entry), *_ = stage.hub.ring.read(1)
+    assert entry.before is not None
+    assert (entry.before.state, entry.after.state) == (State.RUNNING, State.PAUSED)
+
+
+def test_a_run_whose_events_are_out_of_the_restored_log_is_compared_with_its_state():
+    stage = KeptStage()
+    stage.start(1)
+    stage.start(2)
+    stage.restart(keep_entries=1)
+    stage.end(1)
+    (_, entry), *_ = stage.hub.ring.read(2)
+    assert entry.before is not None
+    assert entry.before.state is State.RUNNING
+
+
+def test_what_was_forgotten_before_the_restored_log_may_have_been_any_run():
+    stage = KeptStage()
+    for number in range(1, 6):
+        stage.start(number)
+    stage.restart(keep_entries=2)
+    assert (stage.hub.ring.first, stage.hub.evicted_at) == (4, 3)
+    stage.restart()
+    assert (stage.hub.ring.first, stage.hub.evicted_at) == (4, 3)
+
+
+def test_runs_forgotten_before_a_restart_are_still_forgotten():
+    stage = KeptStage()
+    stage.start(1)
+    stage.end(1)
+    stage.start(2)
+    stage.end(2, State.LOST)
+    stage.now_s += 700
+    stage.hub.advance(stage.now_ns)
+    stage.now_s += 30
+    stage.hub.advance(stage.now_ns)
+    assert len(stage.hub.tree) == 0
+    stage.restart()
+    assert stage.hub.evicted_at == stage.hub.head == 6
+    assert stage.say(1, semconv.OPERATION_NOTED, message="late") == []
+    (applied,) = stage.say(2, semconv.OPERATION_STARTED, name="load", parent_span_id="")
+    assert applied.event.revision == 3
+
+
+def test_a_tick_that_readers_may_have_missed_is_owed_after_a_restart():
+    stage = KeptStage()
+    stage.start(1)
+    stage.start(2)
+    stage.tick(2, 50.0)
+    stage.restart()
+    frame, _ = stage.hub.pull_ticks(
+        "1", Matcher(ALL), TickPosition(0), position=2, now_unix_ns=stage.now_ns, frame_bytes=1 << 16
+    )
+    assert frame is not None
+    (event,) = json.loads(frame)["events"]
+    assert (event["operation"]["id"], event["operation"]["step"]["completed"]) == (rid(2), 50.0)
+    assert event["revision"] > 1 << 20
+
+
+def test_a_hub_that_published_is_not_restored():
+    stage = Stage()
+    stage.start(1)
+    with pytest.raises(ValueError, match="entries of its own"):
+        stage.hub.restore_ring(5, [])
