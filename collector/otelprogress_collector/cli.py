@@ -123,9 +123,10 @@ def backup(
         settings = load(config, {"data_dir": data_dir})
         if Path(to).exists():
             raise InvalidValue(f"{to} is there already: a backup replaces nothing")
-        from otelprogress_collector.store.opening import backup_store
+        from otelprogress_collector.store.backup import copy_database
+        from otelprogress_collector.store.data_dir import DATABASE
 
-        backup_store(settings.data_path, to)
+        copy_database(settings.data_path / DATABASE, Path(to))
         print(f"copied to {to}: put it into an empty data folder as its store to restore it")
 
 

@@ -1,0 +1,480 @@
+"""The composition root of the collector: builds all parts, joins them, starts and ends them. Nothing else knows all."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.routing import BaseRoute, WebSocketRoute
+
+from otelprogress.exceptions import InvalidValue
+from otelprogress.feed import runtime_file
+from otelprogress.feed.clock import SystemClock
+from otelprogress.feed.connection import ServerLimits
+from otelprogress.model.applied import TreeLimits
+from otelprogress.model.rules import RuleSet, parse_rules
+from otelprogress_collector import __version__, logs
+from otelprogress_collector.api.operation_metrics import OperationMetrics
+from otelprogress_collector.api.reading import UVICORN_OPTIONS, Reading
+from otelprogress_collector.auth.admission import CollectorAdmission, token_of
+from otelprogress_collector.auth.authority import AuthConfig, open_authority
+from otelprogress_collector.auth.jwt_tokens import JwtConfig
+from otelprogress_collector.auth.principal import Principal
+from otelprogress_collector.auth.rate import TokenBuckets
+from otelprogress_collector.auth.tls import (
+    TlsConfig,
+    grpc_credentials,
+    ingest_needs_token,
+    is_loopback,
+    server_context,
+)
+from otelprogress_collector.auth.tokens import ensure_own_token
+from otelprogress_collector.exporters.backend import BackendConfig, parse_backends
+from otelprogress_collector.exporters.forwarder import Forwarder
+from otelprogress_collector.host import CollectorHost
+from otelprogress_collector.listening import listen
+from otelprogress_collector.maintenance import Maintenance
+from otelprogress_collector.monitor.monitor import Monitor
+from otelprogress_collector.otlp_conversion import to_protobuf
+from otelprogress_collector.receivers.admission import authenticate_with
+from otelprogress_collector.receivers.decoding import Decoder
+from otelprogress_collector.receivers.ingest import Ingest
+from otelprogress_collector.receivers.limits import Limits
+from otelprogress_collector.receivers.otlp_grpc import GrpcReceiver
+from otelprogress_collector.receivers.otlp_http import routes as ingest_routes
+from otelprogress_collector.recording import open_hub
+from otelprogress_collector.self_metrics import exporter_lines, host_lines, monitor_lines, store_lines
+from otelprogress_collector.store.factory import open_store
+
+if TYPE_CHECKING:
+    from starlette.websockets import WebSocket
+
+    from otelprogress_collector.config import Config
+    from otelprogress_collector.receivers.intake import Encoding, Intake, Signal
+
+_LOG: Final = logging.getLogger("otelprogress_collector")
+DRAIN_S: Final = 5.0
+"""How long clients may take to go once the collector ends; queues for backends have as long again."""
+_REPEATED: Final = ("authorization", "sec-websocket-protocol")
+
+
+class Collector:
+    """Everything of one collector.
+
+    Args:
+        config: checked.
+        arguments: of the command line, for the alternative that a taken port suggests.
+
+    Attributes:
+        http_port: once it was started.
+        grpc_port: likewise; 0: gRPC is off.
+        own_token: of the user's own programs; empty: there is none (`no_auth`, or another address than loopback).
+    """
+
+    def __init__(self, config: Config, *, arguments: Sequence[str] = ()) -> None:
+        self.config = config
+        self.http_port = 0
+        self.grpc_port = 0
+        self.own_token = ""
+        self._arguments = tuple(arguments)
+        self._clock = SystemClock()
+        self._starting = True
+        self._runtime_path: Path | None = None
+        self._tasks: list[asyncio.Task[Any]] = []
+
+    # --- start ------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Open everything in the order in which it depends on each other, the ports last.
+
+        Raises:
+            InvalidValue: a setting that cannot be meant, seen only now (a file, a token, a rule).
+            StoreUnavailable: the data folder cannot be used.
+            PortTaken: a port cannot be had.
+            OSError: what the system refuses.
+        """
+        config, clock = self.config, self._clock
+        self._prepare_folder()
+        tls = tls_of(config)
+        http_listener = listen(config.host, config.http_port, setting="http_port", arguments=self._arguments)
+        self.http_port = http_listener.getsockname()[1]
+        admission = CollectorAdmission(
+            config.host,
+            self.http_port,
+            tls=config.tls,
+            hosts=config.allowed_hosts,
+            origins=config.allowed_origins,
+        )
+        self.authority = open_authority(self._auth())
+        self.store = await asyncio.to_thread(open_store, config.durability, config.data_path)
+        opened = self.store.open()
+        for note in opened.notes:
+            _LOG.warning("the store: %s", note)
+        hub, recorder = await asyncio.to_thread(
+            open_hub,
+            self.store,
+            opened,
+            clock.time_unix_ns(),
+            ring_events=config.ring_events,
+            tree_limits=TreeLimits(
+                keep_ended_s=config.keep_ended_s,
+                max_runs=config.max_runs,
+                reorder_window_s=config.reorder_window_s,
+            ),
+        )
+        self.host = CollectorHost(
+            hub, self.store, recorder, clock=clock, max_pending_bytes=config.max_pending_bytes
+        )
+        self.forwarder = Forwarder(
+            backends_of(config),
+            config.data_path,
+            to_protobuf=to_protobuf,
+            durability=config.durability,
+            clock=clock,
+        )
+        await self.forwarder.start()
+        self.monitor = Monitor(
+            self.host,
+            admit=self._admit_worker,
+            send_span=self._send_span if self.forwarder.report() else None,
+            closed=self.store.closed(),
+            interests=self._interests,
+            silent_lease_s=config.silent_lease_s,
+        )
+        self.maintenance = Maintenance(
+            self.store,
+            self.host,
+            clock=clock,
+            retention_age_s=config.retention_age_s,
+            retention_max_bytes=config.retention_max_bytes,
+        )
+        self.operation_metrics = OperationMetrics()
+        if config.operation_metrics:
+            self.host.on_applied(self.operation_metrics)
+        self.reading = Reading(
+            self.host,
+            self.authority,
+            admission=admission,
+            ready=self._why_not_ready,
+            collect=self._collect,
+            open_metrics=config.no_auth,
+            limits=ServerLimits(max_feed_clients=config.max_connections, max_unauthenticated=1_024),
+            server_info={"version": __version__, "kind": "collector"},
+        )
+        limits = Limits(
+            max_request_bytes=config.max_request_bytes, max_inflated_bytes=config.max_request_bytes
+        )
+        self.ingest = Ingest(
+            Decoder(self._is_operation, rules=RuleSet(parse_rules(config.rules)), limits=limits),
+            self.host,
+            forward=self._forward,
+            rate_limit=self._rate_limit() if config.requests_per_s else None,
+        )
+        authenticate = authenticate_with(self.authority, lambda: clock.time_unix_ns() / 1e9)
+        routes: list[BaseRoute] = [
+            *ingest_routes(
+                self.ingest,
+                authenticate,
+                limits=limits,
+                host_allowed=lambda host: admission.refusal([host] if host else [], ()) is None,
+            ),
+            WebSocketRoute("/v1/worker", self.monitor.links.serve),
+            *self.reading.routes(),
+        ]
+        self._admission = admission
+        self.host.start()
+        self.monitor.start()
+        self.maintenance.start()
+        self.reading.start()
+        self._tasks.append(asyncio.create_task(self.authority.keep_fresh(), name="otelprogress-tokens"))
+        await self._start_http(Starlette(routes=routes), http_listener, tls)
+        if config.grpc:
+            await self._start_grpc(authenticate, limits, tls)
+        self._starting = False
+        self._announce()
+
+    def _prepare_folder(self) -> None:
+        if self.config.durability != "memory" or not self.config.no_auth:
+            self.config.data_path.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def _auth(self) -> AuthConfig:
+        config = self.config
+        tokens_file: Path | None = None
+        if not config.no_auth:
+            tokens_file = Path(config.tokens_file) if config.tokens_file else config.data_path / "tokens.json"
+            if is_loopback(config.host):
+                self.own_token, made = ensure_own_token(config.data_path, tokens_file, now_unix_s=time.time())
+                if made:
+                    _LOG.info("made a token for this user's programs: %s", config.data_path / "token")
+            elif not tokens_file.exists():
+                tokens_file = None
+        return AuthConfig(
+            tokens_file=tokens_file,
+            jwt=tuple(JwtConfig(**issuer.model_dump()) for issuer in config.jwt),
+            deny_list_file=Path(config.deny_list_file) if config.deny_list_file else None,
+            required_for_ingest=ingest_needs_token(
+                config.host, ingest_token=config.ingest_token, no_auth=config.no_auth
+            ),
+            no_auth=config.no_auth,
+        )
+
+    async def _start_http(self, app: Starlette, listener: socket.socket, tls: TlsConfig | None) -> None:
+        settings = uvicorn.Config(
+            app,
+            **UVICORN_OPTIONS,
+            lifespan="off",
+            log_config=None,
+            timeout_graceful_shutdown=2,
+            backlog=2048,
+        )
+        settings.load()
+        settings.ssl = None if tls is None else server_context(tls)
+        self._http = _Server(settings)
+        self._serving = asyncio.create_task(self._http.serve(sockets=[listener]), name="otelprogress-http")
+        await self._http.listening.wait()
+
+    async def _start_grpc(self, authenticate: Any, limits: Limits, tls: TlsConfig | None) -> None:
+        config = self.config
+        # grpc says little of what is wrong with an address; this says it, and gives the port back.
+        probe = listen(config.host, config.grpc_port, setting="grpc_port", arguments=self._arguments)
+        self.grpc_port = probe.getsockname()[1]
+        probe.close()
+        self._grpc = GrpcReceiver(
+            self.ingest,
+            authenticate,
+            limits=limits,
+            credentials=None if tls is None else grpc_credentials(tls),
+        )
+        host = f"[{config.host}]" if ":" in config.host else config.host
+        await self._grpc.start(f"{host}:{self.grpc_port}")
+
+    def _announce(self) -> None:
+        config = self.config
+        scheme = "https" if config.tls else "http"
+        address = f"{scheme}://{_shown(config.host)}:{self.http_port}"
+        _LOG.info(
+            "listening on %s (OTLP/HTTP, feed, REST)%s; %s of %s, %d operations, epoch %s",
+            address,
+            f" and {_shown(config.host)}:{self.grpc_port} (OTLP/gRPC)" if self.grpc_port else "",
+            config.durability,
+            config.data_path,
+            len(self.host.hub.tree),
+            self.host.hub.epoch,
+        )
+        if not (is_loopback(config.host) and config.runtime_file):
+            return
+        try:
+            self._runtime_path = runtime_file.write(
+                f"{'wss' if config.tls else 'ws'}://{_shown(config.host)}:{self.http_port}",
+                self.own_token,
+                service="otelprogress-collector",
+                kind="collector",
+            )
+        except (OSError, InvalidValue) as error:
+            _LOG.warning(
+                "the runtime file could not be written (%s): `otelprogress watch` needs --url", error
+            )
+
+    # --- what joins the parts ---------------------------------------------------------------------------------
+
+    def _is_operation(self, run_id: str, tenant: str) -> bool:
+        return self.host.hub.tree.tenant_of(run_id) == tenant
+
+    async def _forward(self, signal: Signal, body: bytes, encoding: Encoding, conflated_only: bool) -> None:
+        if signal == "traces":
+            body = self.monitor.revised(body, encoding)
+        await self.forwarder.accept(signal, body, encoding, conflated_only=conflated_only)
+
+    async def _send_span(self, request: bytes) -> None:
+        self.forwarder.submit_span(request)
+
+    async def _admit_worker(self, websocket: WebSocket, token: str | None) -> Principal:
+        headers = websocket.headers
+        shown, _ = token_of(headers.getlist("authorization"), headers.getlist("sec-websocket-protocol"))
+        token = token or shown
+        await self.authority.prepare(token)
+        return self.authority.judge(token, self._clock.time_unix_ns() / 1e9)
+
+    def _interests(self, tenant: str, run_ids: Sequence[str]) -> float:
+        hub = self.host.hub
+        return max(
+            (
+                rate_hz
+                for matcher, rate_hz in self.reading.feed.tick_interests().values()
+                if any(hub.matches(matcher, run_id) for run_id in run_ids)
+            ),
+            default=0.0,
+        )
+
+    def _rate_limit(self) -> Callable[[Principal, Intake, int], float | None]:
+        per_s = self.config.requests_per_s
+        buckets = TokenBuckets(per_s=per_s, burst=max(1.0, 2 * per_s))
+
+        def limit(principal: Principal, intake: Intake, size_bytes: int) -> float | None:
+            key, now_s = principal.token_id or principal.actor, self._clock.monotonic_s()
+            wait_s = buckets.wait_s(key, now_s)
+            if wait_s > 0:
+                return min(5.0, max(0.1, wait_s))
+            buckets.take(key, now_s)
+            return None
+
+        return limit
+
+    def _why_not_ready(self) -> str | None:
+        if self._starting:
+            return "the collector starts"
+        return None if self.host.writable else "the store takes nothing at the moment"
+
+    def _collect(self) -> Iterator[tuple[str, str, str, Any, float]]:
+        yield from host_lines(self.host)
+        yield from monitor_lines(self.monitor)
+        yield from store_lines(self.store, self.maintenance)
+        yield from exporter_lines(self.forwarder.stats())
+        if self.config.operation_metrics:
+            yield from self.operation_metrics.samples()
+
+    # --- end --------------------------------------------------------------------------------------------------
+
+    async def stop(self) -> None:
+        """Refuse what is new, answer what waits, say good-bye to clients and workers, keep what is queued."""
+        self._starting = True
+        if self._runtime_path is not None:
+            runtime_file.remove(self._runtime_path)
+        if self.config.grpc:
+            await self._grpc.stop(1.0)
+        await self.reading.drain(DRAIN_S)
+        await self.monitor.close()
+        self._http.should_exit = True
+        await self._serving
+        await self.reading.stop()
+        await self.maintenance.close()
+        await self.host.close()
+        await self.forwarder.stop(DRAIN_S)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.authority.close()
+        await asyncio.to_thread(self.store.close)
+        _LOG.info("ended in good order at offset %d", self.host.hub.head)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without signal handlers: those are the collector's."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Say so once it listens."""
+        await super().startup(sockets)
+        self.listening.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave them alone."""
+        yield
+
+
+def backends_of(config: Config) -> tuple[BackendConfig, ...]:
+    """All OTLP backends.
+
+    Raises:
+        InvalidValue: one that cannot be meant.
+    """
+    return parse_backends([*({"url": url} for url in config.export_otlp), *config.exporters])
+
+
+def tls_of(config: Config) -> TlsConfig | None:
+    """The files of TLS, looked at; `None`: plain text.
+
+    Raises:
+        InvalidValue: a file that cannot be used.
+    """
+    if config.tls_cert_file is None or config.tls_key_file is None:
+        return None
+    tls = TlsConfig(
+        cert_file=Path(config.tls_cert_file),
+        key_file=Path(config.tls_key_file),
+        client_ca_file=Path(config.tls_client_ca_file) if config.tls_client_ca_file else None,
+    )
+    server_context(tls)
+    return tls
+
+
+def check(config: Config) -> Iterator[str]:
+    """What the settings come to, a line each; starts and makes nothing.
+
+    Raises:
+        InvalidValue: a setting that cannot be meant.
+    """
+    tls = tls_of(config)
+    rules = parse_rules(config.rules)
+    CollectorAdmission(
+        config.host, config.http_port, hosts=config.allowed_hosts, origins=config.allowed_origins
+    )
+    yield f"http      {'https' if tls else 'http'}://{_shown(config.host)}:{config.http_port}"
+    yield f"grpc      {_shown(config.host)}:{config.grpc_port}" if config.grpc else "grpc      off"
+    yield f"store     {config.durability} in {config.data_path}"
+    needed = ingest_needs_token(config.host, ingest_token=config.ingest_token, no_auth=config.no_auth)
+    yield f"tokens    {'none' if config.no_auth else 'for everything' if needed else 'for everything but OTLP'}"
+    for backend in backends_of(config):
+        yield f"backend   {backend.name}: {backend.protocol} to {backend.authority} ({', '.join(backend.signals)})"
+    for rule in rules:
+        yield f"rule      {rule}"
+
+
+def run(config: Config) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        InvalidValue, StoreUnavailable, PortTaken, OSError: see `Collector.start`.
+    """
+    logs.configure(config.log_level, config.log_format)
+    asyncio.run(_run(config))
+
+
+async def _run(config: Config) -> None:
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    collector = Collector(config, arguments=sys.argv[1:])
+    await collector.start()
+    print(banner(collector), flush=True)
+    await ended.wait()
+    await collector.stop()
+
+
+def banner(collector: Collector) -> str:
+    """What a person who started it by hand wants to copy."""
+    config = collector.config
+    address = f"{'https' if config.tls else 'http'}://{_shown(config.host)}:{collector.http_port}"
+    lines = [
+        f"otelprogress-collector {__version__}",
+        f"  send   OTELPROGRESS_COLLECTOR={address} python app.py",
+    ]
+    if config.runtime_file and is_loopback(config.host):
+        lines.append("  watch  otelprogress watch")
+    if collector.own_token:
+        lines.append(
+            f"  feed   {address.replace('http', 'ws', 1)}/v1/feed   token in {config.data_path / 'token'}"
+        )
+        lines.append(
+            f'  REST   curl -H "Authorization: Bearer $(cat {config.data_path / "token"})" {address}/v1/operations'
+        )
+    return "\n".join(lines)
+
+
+def _shown(host: str) -> str:
+    return f"[{host}]" if ":" in host else host or "0.0.0.0"  # noqa: S104 - shown, not bound
