@@ -1,7 +1,8 @@
 """The composition root: builds what one process needs, joins it and takes it apart. The only file that knows all parts.
 
 Three roles: a process on its own (host, feed, view, history, sender), a child that reports to its parent over the
-worker link (host and link, nothing else), and a forked child, which becomes the second at its first use.
+worker link (host, link and sender, nothing else), and a forked child, which becomes the second at its first use. With
+a collector each of them exports what is its own, and stays connected to the collector by a link of its own.
 """
 
 from __future__ import annotations
@@ -33,12 +34,16 @@ if TYPE_CHECKING:
     from otelprogress.otel.metrics import ProgressMetrics
     from otelprogress.otel.provider import ProviderBinding
     from otelprogress.otel.sender import Sender
+    from otelprogress.otel.spool import Encode, Spool
+    from otelprogress.otel.target import OtlpEndpoint
     from otelprogress.view_driver import ViewDriver
 
 LINK_VARIABLE: Final = "OTELPROGRESS_LINK"
 RING_EVENTS: Final = 65_536
 MAX_RUNS: Final = 10_000
 """Runs kept in memory: the application's. Ended ones go first, live ones never; the history keeps all."""
+ALIVE_SHARE: Final = 3
+"""A sign of life goes over the link to a collector each third of the lease."""
 _SOON_NS: Final = 10_000_000_000
 _logger = logging.getLogger("otelprogress")
 
@@ -57,6 +62,7 @@ class Runtime:
         host: what is known about them.
         server: the feed; `None`: no port is open.
         link: the way to the parent's feed; `None`: this process is none's child.
+        presence: the link to the collector; `None`: there is none.
         runtime_path: where programs of this machine find the feed; `None`: nowhere.
     """
 
@@ -85,6 +91,7 @@ class Runtime:
         self._shutdown = shutdown
         self.server: WebSocketServer | None = None
         self.link: LinkClient | None = None
+        self.presence: LinkClient | None = None
         self.view: ViewDriver | None = None
         self.runtime_path: Path | None = None
         self.metrics: ProgressMetrics | None = None
@@ -145,7 +152,12 @@ class Runtime:
     def _make_sender(self, version: str, writer_id: str) -> Sender | None:
         from otelprogress.otel.target import otlp_target
 
-        target = otlp_target(os.environ, endpoint=self.settings.endpoint)
+        target = otlp_target(
+            os.environ,
+            endpoint=self.settings.endpoint,
+            collector=self.settings.collector,
+            token=self._collector_token,
+        )
         if target is None:
             return None
         from otelprogress.otel.sender import Sender
@@ -157,10 +169,31 @@ class Runtime:
             writer_id=writer_id,
             lease_s=self.settings.lease_s,
             only_own=True,
+            open_spool=None if self.settings.spool_dir is None else self._open_spool,
+        )
+
+    def _open_spool(self, endpoint: OtlpEndpoint, encode: Encode, limit: int) -> Spool:
+        from otelprogress.feed.process_identity import is_gone, process_identity
+        from otelprogress.otel.disk_spool import DiskSpool
+        from otelprogress.otel.spool_folder import SpoolFolder, SpoolOwner
+
+        assert self.settings.spool_dir is not None
+        # A token says whose events these are: another application's are not for this one to deliver.
+        application = self.settings.service_name or os.path.abspath(sys.argv[0] if sys.argv else "")  # noqa: PTH100
+        owner = SpoolOwner(application, process_identity, is_gone)
+        return DiskSpool(
+            SpoolFolder(Path(self.settings.spool_dir).absolute(), owner, endpoint.url), encode, limit=limit
         )
 
     def _resource(self) -> dict[str, Any]:
         return self.binding.resource()
+
+    def _collector_token(self) -> str:
+        """Read at each use: a token is renewed in its file, and a collector that restarts may write another one."""
+        from otelprogress.feed.discovery import collector_token
+
+        assert self.settings.collector is not None
+        return collector_token(self.settings.collector, self.settings.token_file)
 
     # --- start -------------------------------------------------------------------------------------------------
 
@@ -190,6 +223,10 @@ class Runtime:
             except ThreadRefused as error:
                 # The application has hit a limit of its system, which is no reason to stop it.
                 _logger.warning("otelprogress: nobody can watch this process: %s", error)
+        if settings.collector is not None:
+            self._start_presence(settings.collector)
+        if self.sender is not None:
+            self.sender.deliver_leftovers()
         if self.server is None and self.link is None:
             host.set_wake(self.sampler.ring)
             self.sampler.add_chore(self._drain)
@@ -210,7 +247,8 @@ class Runtime:
             enclosing=active.enclosing_span_id,
         )
         active.started_in = inherited_context()
-        active.flush = self.flush if self.link is not None else None
+        active.flush = self.flush if self.link is not None or self.sender is not None else None
+        self._leave_with_multiprocessing()
         active.draws_bars = draws_bars
         # Last: from here on other threads' operations report. What they take on their way, and wait for the late
         # imports with, must not be wanted in here any more.
@@ -228,6 +266,10 @@ class Runtime:
             )
         if self.sender is not None:
             facts["sender"] = "; ".join(self.sender.report())
+        if self.presence is not None:
+            facts["collector"] = self.presence.report()
+        if refused := self.host.stats.report():
+            facts["host"] = refused
         if rules := self.span_processor.rules.rules:
             facts |= {"rules": str(len(rules)), "rule_spans": str(self.span_processor.seen)}
         return facts
@@ -247,11 +289,14 @@ class Runtime:
 
     def _start_feed(self) -> None:
         from otelprogress.feed import runtime_file
+        from otelprogress.feed.discovery import token_from_file
         from otelprogress.feed.server import WebSocketServer
         from otelprogress.feed.worker_handler import WorkerLinks
 
         settings = self.settings
-        token = _token(settings.token_file)
+        # With a collector the file holds the collector's: it must not open the feeds of all who report there.
+        token_file = settings.token_file if settings.collector is None else None
+        token = secrets.token_urlsafe(32) if token_file is None else token_from_file(token_file)
         unwritable: OSError | None = None
         try:
             runtime_file.ensure_private_folder(runtime_file.runtime_folder())
@@ -281,13 +326,35 @@ class Runtime:
 
     def _start_link(self, path: str) -> None:
         from otelprogress.feed.link import LinkClient
+        from otelprogress.feed.link_route import ParentRoute
 
         ins = self.instrumentation
-        self.link = LinkClient(self.host, path, writer_id=ins.writer_id, service=ins.service)
+        self.link = LinkClient(self.host, ParentRoute(path), writer_id=ins.writer_id, service=ins.service)
         self.link.attach()
+
+    def _start_presence(self, collector: str) -> None:
+        from otelprogress.feed.link import LinkClient
+        from otelprogress.feed.link_route import CollectorRoute
+        from otelprogress.feed.tls import client_tls
+
+        ins = self.instrumentation
+        self.presence = LinkClient(
+            self.host,
+            CollectorRoute(collector, self._collector_token, tls=client_tls),
+            writer_id=ins.writer_id,
+            service=ins.service,
+            alive_every_s=self.settings.lease_s / ALIVE_SHARE,
+            on_interest=None if self.sender is None else self.sender.take_interest,
+        )
+        self.presence.attach()
+
+    def _leave_with_multiprocessing(self) -> None:
+        """Children of multiprocessing leave through os._exit(), past atexit."""
         multiprocessing: Any = sys.modules.get("multiprocessing.util")
-        if multiprocessing is not None and self._shutdown is not None:
-            # Children of multiprocessing leave through os._exit(), past atexit.
+        process: Any = sys.modules.get("multiprocessing.process")
+        if multiprocessing is None or self._shutdown is None:
+            return
+        if self.link is not None or (process is not None and process.parent_process() is not None):
             multiprocessing.Finalize(None, self._shutdown, exitpriority=10)
 
     def _start_view(self) -> bool:
@@ -363,7 +430,12 @@ class Runtime:
         steps.append(lambda: self.binding.shutdown(left()))
         if self.sender is not None:
             sender = self.sender
-            steps.append(lambda: sender.shutdown(left()))
+            share = 1.0 if self.presence is None else 0.8
+            steps.append(lambda: sender.shutdown(left(share)))
+        if self.presence is not None:
+            presence = self.presence
+            # After the last events: what is open at a collector when its writer says `bye` is lost.
+            steps.append(lambda: presence.close(left()))
         steps.append(lambda: self.host.close(left()))
         for step in steps:
             try:
@@ -404,8 +476,9 @@ class Runtime:
         self.instrumentation.live.clear()
         self.sampler.reset_after_fork()
         self.host.reset_after_fork()
-        if self.link is not None:
-            self.link.abandon()
+        for link in (self.link, self.presence):
+            if link is not None:
+                link.abandon()
         self.binding.reset_after_fork()
         if self.sender is not None:
             self.sender.reset_after_fork()
@@ -444,18 +517,6 @@ def _rules(rules: object) -> tuple[SpanRule, ...]:
         if not isinstance(rule, SpanRule):
             raise InvalidValue(f"rules={rule!r}: give SpanRule objects, or their text form")
     return found
-
-
-def _token(path: str | None) -> str:
-    if path is None:
-        return secrets.token_urlsafe(32)
-    try:
-        token = Path(path).read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidValue(f"OTELPROGRESS_TOKEN_FILE={path!r} cannot be read: {error}") from error
-    if not token:
-        raise InvalidValue(f"OTELPROGRESS_TOKEN_FILE={path!r} is empty")
-    return token
 
 
 def _service_of(binding: ProviderBinding) -> str:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from otelprogress.exceptions import InvalidValue
 
@@ -30,6 +31,8 @@ class Settings:
     """`service.name`; empty: OpenTelemetry's default."""
     endpoint: str | None = None
     """Base URL of OTLP that goes before those of `OTEL_EXPORTER_OTLP_*`; `None`: theirs, or none at all."""
+    collector: str | None = None
+    """Base URL of a collector: the worker link leads there, and telemetry that no other endpoint is named for."""
     feed: bool = True
     """Whether to serve a feed; `False` opens no port."""
     bind: str = DEFAULT_BIND
@@ -48,7 +51,9 @@ class Settings:
     """Whether misuse raises instead of being counted and logged."""
     integrations: tuple[str, ...] = ("tqdm",)
     token_file: str | None = None
-    """A file that holds the feed's token; `None`: a random one, told by the runtime file only."""
+    """A file that holds the collector's token, or without a collector the feed's; `None`: those of runtime files."""
+    spool_dir: str | None = None
+    """A folder where durable events wait for their receiver; `None`: they wait in memory."""
     link: str | None = None
     """Path of the runtime file of the process to report to; `None`: this process serves itself."""
 
@@ -67,6 +72,7 @@ def resolve(
     *,
     service_name: str | None = None,
     endpoint: str | None = None,
+    collector: str | None = None,
     feed: bool | str | None = None,
     view: str | None = None,
     rules: object = None,
@@ -76,6 +82,7 @@ def resolve(
     notes_from_logging: str | None = None,
     strict: bool | None = None,
     integrations: tuple[str, ...] = ("tqdm",),
+    spool_dir: str | None = None,
     feed_by_default: bool = True,
     environ: Mapping[str, str] = os.environ,
 ) -> Settings:
@@ -93,7 +100,8 @@ def resolve(
         service_name=service_name
         or environ.get("OTEL_SERVICE_NAME", "").strip()
         or _resource_service(environ),
-        endpoint=endpoint or _collector(environ),
+        endpoint=endpoint or None,
+        collector=collector_url("collector", collector) if collector else collector_of(environ),
         feed=serves,
         bind=bind,
         port=port,
@@ -108,6 +116,9 @@ def resolve(
         strict=strict_from_environment(environ) if strict is None else bool(strict),
         integrations=tuple(integrations),
         token_file=environ.get(f"{PREFIX}TOKEN_FILE") or None,
+        spool_dir=os.fspath(spool_dir)
+        if spool_dir
+        else environ.get(f"{PREFIX}SPOOL_DIR", "").strip() or None,
         link=environ.get(f"{PREFIX}LINK") or None,
     )
 
@@ -179,15 +190,31 @@ def _level(level: str | None) -> str | None:
     return str(level).upper()
 
 
-def _collector(environ: Mapping[str, str]) -> str | None:
-    """`OTELPROGRESS_COLLECTOR` is the OTLP endpoint too, when `OTEL_*` names none."""
-    collector = environ.get(f"{PREFIX}COLLECTOR", "").strip()
-    if not collector or any(
-        environ.get(f"OTEL_EXPORTER_OTLP_{signal}ENDPOINT", "").strip()
-        for signal in ("", "LOGS_", "TRACES_", "METRICS_")
-    ):
-        return None
-    return collector
+def collector_of(environ: Mapping[str, str] = os.environ) -> str | None:
+    """What `OTELPROGRESS_COLLECTOR` says; `None`: nothing.
+
+    Raises:
+        InvalidValue: it is no address of a collector.
+    """
+    text = environ.get(f"{PREFIX}COLLECTOR", "").strip()
+    return collector_url(f"{PREFIX}COLLECTOR", text) if text else None
+
+
+def collector_url(said_by: str, text: str) -> str:
+    """The base URL of a collector, `http(s)://HOST:PORT[/PREFIX]`; without a scheme `http` is meant.
+
+    Raises:
+        InvalidValue: it is none. A user's name in it is refused too: who may come in is the token's to say.
+    """
+    written = text.strip()
+    parts = urlsplit(written if "://" in written else f"http://{written}")
+    try:
+        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number
+        sound = False
+    if not sound or "@" in parts.netloc or parts.query or parts.fragment:
+        raise InvalidValue(f"{said_by}={text!r}: http://HOST:PORT or https://HOST:PORT")
+    return f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/")
 
 
 def _resource_service(environ: Mapping[str, str]) -> str:

@@ -38,6 +38,7 @@ def configure(
     *,
     service_name: str | None = None,
     endpoint: str | None = None,
+    collector: str | None = None,
     feed: bool | str | None = None,
     view: str | None = None,
     rules: Iterable[SpanRule] | str | None = None,
@@ -47,6 +48,7 @@ def configure(
     notes_from_logging: str | None = None,
     strict: bool | None = None,
     integrations: Iterable[str] = ("tqdm",),
+    spool_dir: str | os.PathLike[str] | None = None,
 ) -> None:
     """Let this process show its progress: on its terminal, and to `otelprogress watch` through a loopback feed.
 
@@ -59,7 +61,10 @@ def configure(
 
     Args:
         service_name: `service.name` where the application has no provider that says it (`OTEL_SERVICE_NAME`).
-        endpoint: base URL of an OTLP endpoint to send to; else `OTEL_EXPORTER_OTLP_*`, else nothing is sent.
+        endpoint: base URL of an OTLP endpoint to send to; else `OTEL_EXPORTER_OTLP_*`, else the collector, else nothing
+            is sent.
+        collector: base URL of a collector, `http://HOST:4318` (`OTELPROGRESS_COLLECTOR`): this process reports to it
+            what no other endpoint is named for, and stays connected, so that its death is seen.
         feed: `False` or `off` opens no port; `HOST:PORT` (`OTELPROGRESS_FEED`). Default: 127.0.0.1:4327 or the next
             free port.
         view: `auto` (bars on a terminal, a line per milestone elsewhere, nothing under pytest), `bars`, `lines`,
@@ -71,6 +76,8 @@ def configure(
         notes_from_logging: log records of this level or above inside an operation become its notes; `None`: none.
         strict: misuse raises instead of being counted and logged (`OTELPROGRESS_STRICT`).
         integrations: libraries whose own progress is shown; `()`: none.
+        spool_dir: a folder where durable events wait while their receiver is away (`OTELPROGRESS_SPOOL_DIR`): what a
+            killed process leaves there, the next start of the same application delivers. Default: they wait in memory.
 
     Raises:
         InvalidValue: a setting that cannot be meant; names it.
@@ -81,6 +88,7 @@ def configure(
     settings = config.resolve(
         service_name=service_name,
         endpoint=endpoint,
+        collector=collector,
         feed=feed,
         view=view,
         rules=None if rules is None else rules if isinstance(rules, str) else tuple(rules),
@@ -90,6 +98,7 @@ def configure(
         notes_from_logging=notes_from_logging,
         strict=strict,
         integrations=tuple(integrations),
+        spool_dir=None if spool_dir is None else os.fspath(spool_dir),
     )
     if not active.captured:
         _configure(settings, automatic=False)

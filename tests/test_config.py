@@ -72,11 +72,34 @@ def test_an_error_names_the_setting_and_the_value(arguments, environ, named):
     assert named in str(refused.value)
 
 
-def test_the_collector_is_the_endpoint_only_where_none_is_set():
-    collector = {"OTELPROGRESS_COLLECTOR": "http://127.0.0.1:4318"}
-    assert resolve(environ=collector).endpoint == "http://127.0.0.1:4318"
-    assert resolve(environ={**collector, "OTEL_EXPORTER_OTLP_ENDPOINT": "http://else:4318"}).endpoint is None
-    assert resolve(endpoint="http://mine:4318", environ=collector).endpoint == "http://mine:4318"
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("http://127.0.0.1:4318", "http://127.0.0.1:4318"),
+        (" https://gateway.example/otel/ ", "https://gateway.example/otel"),
+        ("collector:4318", "http://collector:4318"),
+        ("http://[::1]:4318", "http://[::1]:4318"),
+    ],
+)
+def test_a_collector_may_be_written_as_people_do(written, meant):
+    assert resolve(environ={"OTELPROGRESS_COLLECTOR": written}).collector == meant
+    assert resolve(collector=written, environ={"OTELPROGRESS_COLLECTOR": "http://other"}).collector == meant
+
+
+@pytest.mark.parametrize(
+    "written", ["ws://c:4318", "http://", "http://c:0", "http://c:high", "http://u:p@c:4318", "http://c?x=1"]
+)
+def test_what_is_no_collector_is_refused_by_name(written):
+    with pytest.raises(InvalidValue, match="OTELPROGRESS_COLLECTOR="):
+        resolve(environ={"OTELPROGRESS_COLLECTOR": written})
+    with pytest.raises(InvalidValue, match="collector="):
+        resolve(collector=written, environ={})
+
+
+def test_a_spool_is_in_memory_unless_a_folder_is_named():
+    assert resolve(environ={}).spool_dir is None
+    assert resolve(environ={"OTELPROGRESS_SPOOL_DIR": "/var/spool/x"}).spool_dir == "/var/spool/x"
+    assert resolve(spool_dir="mine", environ={"OTELPROGRESS_SPOOL_DIR": "/var/spool/x"}).spool_dir == "mine"
 
 
 def test_everything_can_be_switched_off():

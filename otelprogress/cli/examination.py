@@ -36,6 +36,7 @@ VARIABLES: Final = (
     "LINK",
     "RULES",
     "RUNTIME_DIR",
+    "SPOOL_DIR",
     "STRICT",
     "TOKEN_FILE",
     "VIEW",

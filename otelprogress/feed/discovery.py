@@ -1,4 +1,4 @@
-"""Which feeds are there: the local processes' runtime files, or the one address that was given."""
+"""Which feeds are there: the local processes' runtime files, the collector, or the one address that was given."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from otelprogress.config import collector_of
 from otelprogress.exceptions import InvalidValue
 from otelprogress.feed import runtime_file
 from otelprogress.feed.admission import FEED_PATH
@@ -18,6 +19,8 @@ from otelprogress.feed.process_identity import is_gone
 
 LOOK_EVERY_S: Final = 0.25
 """The folder is read at most this often."""
+COLLECTOR: Final = "collector"
+"""The kind of a feed whose word counts more than a process's, and that outlives its own process: it restarts."""
 
 
 class FeedTarget(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,17 +35,30 @@ class FeedTarget(msgspec.Struct, frozen=True, kw_only=True):
     identity: str = ""
     service: str = ""
     kind: str = "process"
+    """`process`, or `collector`."""
     written_at_unix_ns: int = 0
 
     @property
+    def is_collector(self) -> bool:
+        """Whether it is a collector's. The end of its process ends nothing: its log goes on with the next one."""
+        return self.kind == COLLECTOR
+
+    @property
     def key(self) -> str:
-        """What tells this feed from every other one and from its successors at the same address."""
+        """What tells this feed from every other one, and a process's from its successors at the same address."""
+        if self.is_collector:
+            return f"{COLLECTOR} {place_of(self.url)}"
         return f"{self.url} {self.pid} {self.identity} {self.written_at_unix_ns}" if self.pid else self.url
 
     @property
     def gone(self) -> bool:
-        """Whether its process is proven not to run any more."""
-        return self.pid > 0 and is_gone(self.pid, self.identity)
+        """Whether nothing more can come from it: its process is proven not to run any more."""
+        return self.pid > 0 and not self.is_collector and is_gone(self.pid, self.identity)
+
+    @property
+    def name(self) -> str:
+        """For log lines and people."""
+        return f"the collector at {self.url}" if self.is_collector else f"process {self.pid} at {self.url}"
 
     def __repr__(self) -> str:
         """Without the token: it must not reach a log."""
@@ -57,15 +73,74 @@ def feed_url(url: str) -> str:
     """
     parts = urllib.parse.urlsplit(url if "://" in url else f"ws://{url}")
     scheme = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}.get(parts.scheme)
-    if scheme is None or not parts.hostname:
+    try:
+        sound = scheme is not None and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, or too large a one
+        sound = False
+    if scheme is None or not sound:
         raise InvalidValue(f"{url!r} is no address of a feed; write ws://HOST:PORT")
     path = parts.path if parts.path not in ("", "/") else FEED_PATH
     return urllib.parse.urlunsplit((scheme, parts.netloc.rpartition("@")[2], path, parts.query, ""))
 
 
+def place_of(url: str) -> tuple[str, str, int, str]:
+    """An address without the ways of writing it: scheme, host, port and path; `localhost` is 127.0.0.1."""
+    parts = urllib.parse.urlsplit(feed_url(url))
+    host = parts.hostname or ""
+    port = parts.port or (443 if parts.scheme == "wss" else 80)
+    return parts.scheme, "127.0.0.1" if host == "localhost" else host, port, parts.path
+
+
 def local_feeds(folder: Path | None = None) -> list[FeedTarget]:
-    """The feeds of this user's processes that may still run, newest first."""
+    """The feeds of this user's processes that may still run, newest first; collectors among them."""
     return [_target(found.content) for found in runtime_file.scan(folder) if found.live]
+
+
+def named_collector(environ: Mapping[str, str] = os.environ, folder: Path | None = None) -> FeedTarget | None:
+    """The collector that `OTELPROGRESS_COLLECTOR` names; `None`: it names none.
+
+    Raises:
+        InvalidValue: it is no address, or the token file cannot be read.
+    """
+    base_url = collector_of(environ)
+    if base_url is None:
+        return None
+    token = collector_token(base_url, environ.get("OTELPROGRESS_TOKEN_FILE"), folder)
+    return FeedTarget(url=_collector_feed(base_url), token=token, kind=COLLECTOR)
+
+
+def collector_token(base_url: str, token_file: str | None, folder: Path | None = None) -> str:
+    """What to show at a collector: the token of the file, else of its local runtime file; empty: none is known.
+
+    Raises:
+        InvalidValue: the token file cannot be read.
+    """
+    if token_file:
+        return token_from_file(token_file)
+    wanted = place_of(_collector_feed(base_url))
+    try:
+        local = local_feeds(folder)
+    except (OSError, InvalidValue):
+        return ""  # a folder that is not ours alone says nothing; a collector may ask for no token
+    return next((each.token for each in local if each.is_collector and place_of(each.url) == wanted), "")
+
+
+def all_feeds(environ: Mapping[str, str] = os.environ, folder: Path | None = None) -> list[FeedTarget]:
+    """The local feeds, newest first, and the collector that the environment names, once.
+
+    Raises:
+        InvalidValue: the folder is not private, the collector's address is none, or its token file cannot be read.
+    """
+    feeds = {target.key: target for target in local_feeds(folder)}
+    named = named_collector(environ, folder)
+    if named is not None:
+        feeds[named.key] = named
+    return list(feeds.values())
+
+
+def _collector_feed(base_url: str) -> str:
+    scheme, _, rest = base_url.partition("://")
+    return f"{'wss' if scheme == 'https' else 'ws'}://{rest}{FEED_PATH}"
 
 
 def target_at(url: str, token: str | None = None, *, environ: Mapping[str, str] = os.environ) -> FeedTarget:
@@ -80,23 +155,29 @@ def target_at(url: str, token: str | None = None, *, environ: Mapping[str, str] 
         InvalidValue: no address, or a token file that cannot be read.
     """
     wanted = feed_url(url)
-    local = next((each for each in local_feeds() if each.url == wanted), None)
+    place = place_of(wanted)
+    local = next((each for each in local_feeds() if place_of(each.url) == place), None)
     if token is None:
-        token = local.token if local is not None else _token_from_file(environ.get("OTELPROGRESS_TOKEN_FILE"))
+        file = environ.get("OTELPROGRESS_TOKEN_FILE")
+        token = local.token if local is not None else token_from_file(file) if file else ""
     if local is None:
-        return FeedTarget(url=wanted, token=token)
+        named = collector_of(environ)
+        is_named = named is not None and place_of(_collector_feed(named)) == place
+        return FeedTarget(url=wanted, token=token, kind=COLLECTOR if is_named else "process")
     return msgspec.structs.replace(local, token=token)
 
 
 class Discovery:
-    """Looks for local feeds, at most every `LOOK_EVERY_S` seconds, and says what is new.
+    """Looks for feeds (`all_feeds`), at most every `LOOK_EVERY_S` seconds, and says what is new.
 
     Args:
         folder: `None`: the runtime folder of this user.
+        environ: where the collector is looked up.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: Path | None = None, environ: Mapping[str, str] = os.environ) -> None:
         self._folder = folder
+        self._environ = environ
         self._known: set[str] = set()
         self._looked_at_s = -LOOK_EVERY_S
 
@@ -106,7 +187,8 @@ class Discovery:
         if now_s - self._looked_at_s < LOOK_EVERY_S:
             return []
         self._looked_at_s = now_s
-        found = [each for each in reversed(local_feeds(self._folder)) if each.key not in self._known]
+        feeds = all_feeds(self._environ, self._folder)
+        found = [each for each in reversed(feeds) if each.key not in self._known]
         self._known.update(each.key for each in found)
         return found
 
@@ -123,10 +205,18 @@ def _target(content: runtime_file.RuntimeFile) -> FeedTarget:
     )
 
 
-def _token_from_file(path: str | None) -> str:
-    if not path:
-        return ""
+def token_from_file(path: str | os.PathLike[str]) -> str:
+    """The token in a file, without the line end.
+
+    Raises:
+        InvalidValue: it cannot be read, is empty, or holds what no token does.
+    """
     try:
-        return Path(path).read_text(encoding="utf-8").strip()
+        token = Path(path).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidValue(f"OTELPROGRESS_TOKEN_FILE={path}: {error}") from error
+    if not token:
+        raise InvalidValue(f"OTELPROGRESS_TOKEN_FILE={path} is empty")
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise InvalidValue(f"OTELPROGRESS_TOKEN_FILE={path} holds more than a token")
+    return token

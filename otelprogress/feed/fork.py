@@ -32,7 +32,6 @@ _MAX_SCANNED_DESCRIPTORS: Final = 4096
 """How many descriptors are tried where the system lists none."""
 
 _local: set[Address] = set()
-_peers: set[Address] = set()
 _connecting: set[int] = set()
 _null_fd = -1
 
@@ -48,15 +47,18 @@ def guard_listener(host: str, port: int) -> None:
     _local.add((host, port))
 
 
-def guard_peer(host: str, port: int) -> None:
-    """Give up, in every child forked from now on, all connections from here to this numeric address."""
+def guard_connection(host: str, port: int) -> None:
+    """Give up, in every child forked from now on, the one connection whose end here has this numeric address.
+
+    By its own end and not by its peer's: an application has connections to the same collector too.
+    """
     _open_null_device()
-    _peers.add((host, port))
+    _local.add((host, port))
 
 
-def release_peer(host: str, port: int) -> None:
-    """The opposite of `guard_peer`; somebody else may listen at that address next."""
-    _peers.discard((host, port))
+def release_connection(host: str, port: int) -> None:
+    """The opposite of `guard_connection`; the number may be a stranger's next."""
+    _local.discard((host, port))
 
 
 def release_listener(host: str, port: int) -> None:
@@ -82,14 +84,13 @@ def give_up_inherited() -> int:
         How many descriptors were given up.
     """
     given_up = 0
-    if _local or _peers or _connecting:
+    if _local or _connecting:
         for fd in list(_descriptors()):
             if fd in _connecting or _is_guarded(fd):
                 with contextlib.suppress(OSError):
                     os.dup2(_null_fd, fd, inheritable=False)
                     given_up += 1
     _local.clear()
-    _peers.clear()
     _connecting.clear()
     return given_up
 
@@ -123,21 +124,15 @@ def _is_guarded(fd: int) -> bool:
     try:
         if borrowed.family not in (socket.AF_INET, socket.AF_INET6) or borrowed.type != socket.SOCK_STREAM:
             return False
-        if _matches(borrowed.getsockname(), _local):
-            return True
-        return _matches(borrowed.getpeername(), _peers)
+        host, port = borrowed.getsockname()[:2]
+        return any(
+            port == guarded_port and (host == guarded_host or guarded_host in _WILDCARDS)
+            for guarded_host, guarded_port in _local
+        )
     except OSError:
         return False
     finally:
         borrowed.detach()
-
-
-def _matches(address: tuple[str, int], guarded: set[Address]) -> bool:
-    host, port = address[0], address[1]
-    return any(
-        port == guarded_port and (host == guarded_host or guarded_host in _WILDCARDS)
-        for guarded_host, guarded_port in guarded
-    )
 
 
 os.register_at_fork(after_in_child=give_up_inherited)

@@ -60,6 +60,16 @@ class HostStats(msgspec.Struct):
     wake_failures: int = 0
     """Errors raised by the wake function."""
 
+    def report(self) -> str:
+        """What is not 0, in one line, for `doctor`; empty: nothing was refused, nothing failed."""
+        counts = {
+            "events dropped": self.dropped_durable,
+            "ticks dropped": self.dropped_ticks,
+            "events refused as invalid": self.invalid,
+            "errors of otelprogress": self.failures + self.listener_failures + self.wake_failures,
+        }
+        return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+
 
 class Host:
     """One hub, its queue of incoming events and its listeners.

@@ -1,8 +1,11 @@
-"""The child's end of the worker link: a process reports to its parent's feed instead of opening one.
+"""The worker's end of the worker link: to the feed of the parent process, or to a collector.
 
-One daemon thread drains the child's host, keeps what it says until the parent has acknowledged it, and reconnects
-when the connection is cut. The application's threads only ring a bell. The connection itself is what proves life:
-it ends with the process, and never because the interpreter was busy.
+One daemon thread makes the connection, again and again where it is cut. The application's threads only ring a bell.
+The connection itself is what proves life: it ends with the process, and never because the interpreter was busy.
+
+A child process reports over it instead of opening a feed: the thread drains the child's host and keeps what it says
+until the parent has acknowledged it. To a collector the sender tells the events; the link says who lives, and hears
+who watches (`link_route`).
 """
 
 from __future__ import annotations
@@ -15,22 +18,13 @@ import select
 import socket
 import threading
 import time
-import urllib.parse
 from collections import deque
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from otelprogress.exceptions import (
-    FeedDenied,
-    FeedError,
-    FeedUnavailable,
-    InvalidRecord,
-    InvalidValue,
-)
-from otelprogress.feed import runtime_file
+from otelprogress.exceptions import FeedDenied, FeedError, FeedUnavailable, InvalidValue
 from otelprogress.feed.link_wire import LinkWire
 from otelprogress.model import semconv
 from otelprogress.protocol.backoff import Backoff
@@ -40,12 +34,12 @@ from otelprogress.protocol.messages import SUBPROTOCOL
 
 if TYPE_CHECKING:
     from otelprogress.feed.host import Host
+    from otelprogress.feed.link_route import LinkRoute
     from otelprogress.model.events import Event
     from otelprogress.model.tree import Applied
 
 _LOG: Final = logging.getLogger("otelprogress.feed")
 
-PATH: Final = "/v1/worker"
 _HANDSHAKE_S: Final = 5.0
 _IDLE_POLL_S: Final = 5.0
 """With nothing to do the thread looks up this often, in seconds, for what time has caused in the host."""
@@ -65,49 +59,60 @@ class LinkStats(msgspec.Struct):
     failed_attempts: int = 0
     failures: int = 0
     """Errors of our own: a bug here."""
+    last_failure: str = ""
+    """Why the last attempt failed, or the last connection ended; empty since the other end has welcomed us."""
 
 
 class LinkClient:
-    """Reports everything a host is told to the parent's feed.
+    """Keeps a link for one writer, and reports over it everything a host is told, where the route carries events.
 
-    Nothing is opened or started before the first event. Everything public may be called from any thread and
-    raises nothing.
+    Nothing is opened or started before the first event of this writer. Everything public may be called from any
+    thread and raises nothing.
 
     Args:
-        host: this process's host. The link drains it and listens to it.
-        runtime_file_path: the parent's runtime file (`OTELPROGRESS_LINK`); read again before each attempt.
+        host: this process's host. The link listens to it, and drains it where the route carries events.
+        route: to the parent, or to a collector.
         writer_id: of this process incarnation.
         service: `service.name`; empty: not said.
         max_pending: durable events kept until acknowledged; more are dropped and counted.
-        backoff_s: least and greatest pause between two attempts to connect. The parent waits a second for a
-            writer whose connection ended before it calls its operations lost.
+        backoff_s: least and greatest pause between two attempts to connect; `None`: the route's.
+        alive_every_s: a sign of life is sent this often; `None`: none is.
+        on_interest: told, on the link's thread, how often ticks are wanted, by run id or `*`, whenever that changes.
     """
 
     def __init__(
         self,
         host: Host,
-        runtime_file_path: str | os.PathLike[str],
+        route: LinkRoute,
         *,
         writer_id: str,
         service: str = "",
         max_pending: int = 10_000,
-        backoff_s: tuple[float, float] = (0.05, 5.0),
+        backoff_s: tuple[float, float] | None = None,
+        alive_every_s: float | None = None,
+        on_interest: Callable[[Mapping[str, float]], object] | None = None,
     ) -> None:
         self.stats = LinkStats()
         self.writer_id = writer_id
         self._host = host
-        self._path = Path(runtime_file_path)
+        self._route = route
         resource: dict[str, str | bool | int | float] = {semconv.PROCESS_PID: os.getpid()}
         if service:
             resource[semconv.SERVICE_NAME] = service
         self._session = LinkSender(writer_id, resource=resource, max_pending=max_pending)
-        self._backoff = Backoff(backoff_s[0], backoff_s[1], rng=random.Random())
+        self._backoff = Backoff(*(backoff_s or route.backoff_s), rng=random.Random())
+        self._alive_every_s = alive_every_s
+        self._alive_at_s = 0.0
+        self._on_interest = on_interest
+        self._interest: Mapping[str, float] = self._session.interest
         self._pid = os.getpid()
         self._wire: LinkWire | None = None
         self._opened_at_s = 0.0
         self._retry_at_s = 0.0
         self._given_up = False
         self._unanswered = False
+        self._end_reason = ""
+        self._warned_of = ""
         self._ended = False
         self._healthy = False
         self._closing_at_s: float | None = None
@@ -129,8 +134,11 @@ class LinkClient:
 
     def attach(self) -> None:
         """Begin to listen to the host; the thread starts with the first event."""
-        self._host.add_listener(self._tell)
-        self._host.set_wake(self._ring)
+        if self._route.carries_events:
+            self._host.add_listener(self._tell)
+            self._host.set_wake(self._ring)
+        else:
+            self._host.add_listener(self._begin)
 
     @property
     def dropped(self) -> int:
@@ -139,13 +147,26 @@ class LinkClient:
 
     @property
     def connected(self) -> bool:
-        """Whether the parent has welcomed this writer on the present connection."""
+        """Whether the other end has welcomed this writer on the present connection."""
         return self._session.welcomed
 
     @property
     def given_up(self) -> bool:
         """Whether the parent is proven gone or has refused us: nothing is kept or sent any more."""
         return self._given_up
+
+    def report(self) -> str:
+        """How it stands, in one line, for `doctor`."""
+        if self._session.welcomed:
+            state = "connected"
+        elif self._thread is None:
+            state = "not needed yet"
+        else:
+            state = "given up" if self._given_up else "not connected"
+        if self.stats.last_failure:
+            state += f" ({self.stats.last_failure})"
+        dropped = f", {self.dropped} events dropped" if self.dropped else ""
+        return f"{self._route.name}: {state}{dropped}"
 
     def flush(self, timeout_s: float, *, acknowledged: bool = False) -> bool:
         """Wait until what was submitted before this call has left the process.
@@ -185,10 +206,10 @@ class LinkClient:
     def close(self, timeout_s: float = _EXIT_FLUSH_S) -> None:
         """Send what is waiting, say `bye`, end the connection and the thread; in `timeout_s` or less.
 
-        Where no connection stands one attempt is made. What cannot be sent in time is dropped: the application's
-        exit does not wait for its parent.
+        Where events are left and no connection stands one attempt is made. What cannot be sent in time is dropped: the
+        application's exit waits for nobody.
         """
-        if self._thread is None and not self._host.pending and not self._told:
+        if self._thread is None and not (self._route.carries_events and (self._host.pending or self._told)):
             self._ended = True
             return
         self._closing_at_s = time.monotonic() + timeout_s
@@ -208,7 +229,7 @@ class LinkClient:
         self._close_bell()
 
     def _has_nothing_to_do(self) -> bool:
-        if self._given_up or self._ended:
+        if self._given_up or self._ended or not self._route.carries_events:
             return True
         if self._host.pending or self._told:
             return False
@@ -255,6 +276,11 @@ class LinkClient:
             # What this host concluded by itself (a stall) names no writer: the parent's host concludes it too.
             self._told.extend(each.source for each in applied if each.source.writer_id)
 
+    def _begin(self, applied: Sequence[Applied]) -> None:
+        # Any thread that drains the host. What only passes through it has links of its own.
+        if self._thread is None and any(each.source.writer_id == self.writer_id for each in applied):
+            self._ring()
+
     def _run(self) -> None:
         try:
             while not self._is_over():
@@ -276,9 +302,10 @@ class LinkClient:
     def _turn(self) -> None:
         """One round: reduce, connect if due, send, wait, receive."""
         flushing, rings = self._flush_wanted, self._rings
-        self._host.drain()
-        while self._told:
-            self._session.offer(self._told.popleft())
+        if self._route.carries_events:
+            self._host.drain()
+            while self._told:
+                self._session.offer(self._told.popleft())
         now_s = time.monotonic()
         if self._wants_wire() and now_s >= self._retry_at_s:
             self._connect(now_s)
@@ -292,21 +319,25 @@ class LinkClient:
     def _wants_wire(self) -> bool:
         if self._wire is not None or self._given_up:
             return False
+        if not self._route.carries_events:
+            return self._closing_at_s is None
         # Once registered it stays so, with nothing to say too: the connection is what says that this writer lives.
         return not self._session.settled or (self.stats.connections > 0 and self._closing_at_s is None)
 
     def _connect(self, now_s: float) -> None:
         try:
-            parent = runtime_file.read(self._path)
-            if not parent.live:
-                raise FeedDenied("the parent process is gone")
-            address = urllib.parse.urlsplit(parent.url).netloc
-            self._wire = LinkWire(f"ws://{address}{PATH}", parent.token, subprotocols=(SUBPROTOCOL,))
-        except (FileNotFoundError, FeedDenied, InvalidValue, InvalidRecord) as refused:
-            # A parent removes its file when it closes its feed, and a new one would write another.
-            self._give_up(str(refused))
-        except (OSError, FeedUnavailable):
-            self._failed(now_s)
+            target = self._route.find()
+            self._wire = LinkWire(
+                target.url,
+                target.token,
+                subprotocols=(SUBPROTOCOL,),
+                connect_timeout_s=target.connect_timeout_s,
+                tls=target.tls,
+            )
+        except FeedDenied as refused:
+            self._refused(str(refused))
+        except (OSError, FeedUnavailable, InvalidValue) as failed:
+            self._failed(str(failed))
         else:
             self._opened_at_s = now_s
 
@@ -321,7 +352,12 @@ class LinkClient:
         if not wire.wants_write:
             for frame in self._session.outgoing():
                 wire.send(frame)
-        if self._closing_at_s is not None and self._goodbye_at_s is None and self._session.settled:
+            if self._alive_every_s is not None and self._session.welcomed:
+                now_s = time.monotonic()
+                if now_s >= self._alive_at_s:
+                    self._alive_at_s = now_s + self._alive_every_s
+                    wire.send(self._session.alive())
+        if self._closing_at_s is not None and self._goodbye_at_s is None and self._may_leave():
             self._goodbye_at_s = time.monotonic() + _GOODBYE_S
             wire.send(self._session.bye())
             wire.say_goodbye()
@@ -352,17 +388,20 @@ class LinkClient:
                 self._unanswered = False
                 self._session.receive(message)
         except FeedDenied as refused:
-            self._give_up(str(refused))
+            self._refused(str(refused))
             return
         except FeedError as broken:
-            _LOG.debug("the worker link was ended: %s", broken)
+            self._end_reason = str(broken)
             wire.close()
-        if not wire.closed and not self._session.connected and now_s - self._opened_at_s > _HANDSHAKE_S:
+        self._tell_interest()
+        if not wire.closed and not self._session.welcomed and now_s - self._opened_at_s > _HANDSHAKE_S:
+            self._end_reason = "it does not answer"
             wire.close()
         if wire.closed:
             self._lost_connection()
         elif self._session.welcomed and not self._healthy:
             self._healthy = True
+            self._end_reason = self.stats.last_failure = self._warned_of = ""
             self._backoff.connected(now_s)
 
     def _pause_s(self) -> float:
@@ -370,45 +409,86 @@ class LinkClient:
         until = [_IDLE_POLL_S]
         if self._wants_wire():
             until.append(self._retry_at_s - now_s)
-        if self._wire is not None and not self._session.connected:
+        if self._wire is not None and not self._session.welcomed:
             until.append(self._opened_at_s + _HANDSHAKE_S - now_s)
+        elif self._wire is not None and self._alive_every_s is not None:
+            until.append(self._alive_at_s - now_s)
         until += [at_s - now_s for at_s in (self._closing_at_s, self._goodbye_at_s) if at_s is not None]
-        due_unix_ns = self._host.next_deadline_unix_ns()
+        due_unix_ns = self._host.next_deadline_unix_ns() if self._route.carries_events else None
         if due_unix_ns is not None:
             until.append((due_unix_ns - self._host.clock.time_unix_ns()) / 1e9)
         return max(0.0, min(until))
 
     def _lost_connection(self) -> None:
         code = self._wire.close_code if self._wire is not None else None
+        reason = self._end_reason or ("the connection was cut" if code is None else f"closed with {code}")
+        self._end_reason = ""
         if code is not None and code != CloseCode.NORMAL and not retryable(code):
-            self._give_up(f"closed with {code}")
+            self._refused(reason)
             return
         was_healthy, self._healthy = self._healthy, False
+        drain = self._session.drain
         self._hang_up()
         now_s = time.monotonic()
-        if was_healthy and now_s - self._opened_at_s >= _STOOD_S:
-            # The parent's grace is short: the first attempt is at once.
+        if drain is not None:
+            self.stats.last_failure = "it restarts"
+            self._retry_at_s = now_s + self._backoff.asked_delay_s(*drain.reconnect_after_s)
+        elif was_healthy and now_s - self._opened_at_s >= _STOOD_S:
+            # The other end's grace is short: the first attempt is at once.
             self._retry_at_s = 0.0
         else:
-            self._failed(now_s)
+            self._failed(reason)
 
-    def _failed(self, now_s: float) -> None:
+    def _failed(self, reason: str) -> None:
+        now_s = time.monotonic()
         self.stats.failed_attempts += 1
+        self.stats.last_failure = reason
         self._retry_at_s = now_s + self._backoff.next_delay_s(now_s)
         if self._closing_at_s is not None:
             self._closing_at_s = now_s
+
+    def _refused(self, reason: str) -> None:
+        if self._route.refusal_is_final:
+            self.stats.last_failure = reason
+            self._give_up(reason)
+            return
+        self._hang_up()
+        self._healthy = False
+        self._failed(reason)
+        if reason != self._warned_of:
+            self._warned_of = reason
+            _LOG.warning(
+                "otelprogress: %s refuses the worker link (%s): that this process died would be seen late. It is tried "
+                "again; `otelprogress doctor` says more",
+                self._route.name,
+                reason,
+            )
 
     def _hang_up(self) -> None:
         wire, self._wire = self._wire, None
         if wire is not None:
             wire.close()
         self._session.connection_closed()
+        self._alive_at_s = 0.0
+        self._tell_interest()
+
+    def _tell_interest(self) -> None:
+        """Pass on what changed since the last call. Nobody watches where no connection says so."""
+        interest = self._session.interest
+        if interest is not self._interest:
+            self._interest = interest
+            if self._on_interest is not None:
+                self._on_interest(interest)
 
     def _give_up(self, reason: str) -> None:
         _LOG.debug("the worker link gives up: %s", reason)
         self._hang_up()
         self._given_up = True
         self._session.clear()
+
+    def _may_leave(self) -> bool:
+        """Whether everything was said that is to be said before `bye`."""
+        return self._session.settled and (self._route.carries_events or self._session.welcomed)
 
     def _is_over(self) -> bool:
         if self._closing_at_s is None:
@@ -419,6 +499,9 @@ class LinkClient:
             return True
         if self._given_up:
             return True
+        if not self._route.carries_events:
+            # A writer that is not registered need not say that it leaves.
+            return not self._session.welcomed
         return self._wire is None and self._session.settled and not self._host.pending
 
     def _note_flushed(self, flushing: int, rings: int) -> None:

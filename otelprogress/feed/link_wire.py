@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import ssl
 import urllib.parse
 from collections import deque
 from typing import Final
@@ -27,6 +28,7 @@ _SILENT: Final = logging.Logger("otelprogress.feed.link_wire", level=logging.CRI
 """No configuration can open it: at DEBUG, `websockets` writes headers, and with them tokens."""
 _READ_BYTES: Final = 65_536
 _MAX_MESSAGE_BYTES: Final = 262_144
+_WOULD_BLOCK: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _DENIED_STATUSES: Final = frozenset({400, 401, 403, 404})
 
 KEEPALIVE_IDLE_S: Final = 5
@@ -55,13 +57,15 @@ class LinkWire:
     """A connection being opened, open or closed. Not thread-safe: one thread owns it.
 
     Args:
-        url: `ws://host:port/path`; the host is numeric or resolves at once (loopback).
+        url: `ws://host:port/path` or `wss://…`. Looking up a name may take the resolver's time: the thread that owns
+            the wire waits for it, and for nothing else.
         token: sent as a bearer token; `None` or empty: none is sent.
         subprotocols: offered in this order.
-        connect_timeout_s: for the TCP connection only.
+        connect_timeout_s: for each address of the host: its TCP connection, and then TLS.
+        tls: for `wss`; `None`: the system's authorities.
 
     Raises:
-        FeedUnavailable: nobody listens there, or not in time.
+        FeedUnavailable: nobody listens there, not in time, or not whom the certificate should name.
     """
 
     def __init__(
@@ -71,6 +75,7 @@ class LinkWire:
         *,
         subprotocols: tuple[str, ...],
         connect_timeout_s: float = 1.0,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._protocol = ClientProtocol(
             parse_uri(url),
@@ -81,7 +86,8 @@ class LinkWire:
         self._pending: deque[memoryview] = deque()
         self._parts: list[bytes] = []
         self._eof_wanted = False
-        self._socket, self._peer = _connect(url, connect_timeout_s)
+        self._socket = _connect(url, connect_timeout_s, tls)
+        self._local = _own_address(self._socket)
         self.closed = False
         request = self._protocol.connect()
         if token:
@@ -135,7 +141,7 @@ class LinkWire:
             if self._eof_wanted:
                 self._eof_wanted = False
                 self._socket.shutdown(socket.SHUT_WR)
-        except BlockingIOError:
+        except _WOULD_BLOCK:
             return
         except OSError:
             self.close()
@@ -147,16 +153,21 @@ class LinkWire:
             FeedDenied: the handshake was refused for good (400, 401, 403, 404).
         """
         messages: list[bytes] = []
+        ended = False
         try:
-            data = self._socket.recv(_READ_BYTES)
-        except BlockingIOError:
+            while data := self._socket.recv(_READ_BYTES):
+                self._protocol.receive_data(data)
+                # What TLS has decrypted already wakes no poll.
+                if not isinstance(self._socket, ssl.SSLSocket) or not self._socket.pending():
+                    break
+            else:
+                ended = True
+        except _WOULD_BLOCK:
             return messages
         except OSError:
             self.close()
             return messages
-        if data:
-            self._protocol.receive_data(data)
-        else:
+        if ended:
             self._protocol.receive_eof()
         for event in self._protocol.events_received():
             if isinstance(event, Frame):
@@ -168,7 +179,7 @@ class LinkWire:
                 _raise_refusal(refused)
         self._collect()
         self.write()
-        if not data or self._protocol.state is State.CLOSED:
+        if ended or self._protocol.state is State.CLOSED:
             self.close()
         return messages
 
@@ -177,7 +188,7 @@ class LinkWire:
         if not self.closed:
             self.closed = True
             self._pending.clear()
-            fork.release_peer(*self._peer)
+            fork.release_connection(*self._local)
             self._socket.close()
 
     def _collect(self) -> None:
@@ -196,26 +207,49 @@ class LinkWire:
             self._parts.clear()
 
 
-def _connect(url: str, timeout_s: float) -> tuple[socket.socket, fork.Address]:
+def _connect(url: str, timeout_s: float, tls: ssl.SSLContext | None) -> socket.socket:
     parts = urllib.parse.urlsplit(url)
-    host, port = parts.hostname or "127.0.0.1", parts.port or 80
-    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    peer = (str(address[0]), int(address[1]))
-    sock = socket.socket(family, kind, protocol)
-    fork.guard_connecting(sock.fileno())
+    secure = parts.scheme == "wss"
+    host, port = parts.hostname or "127.0.0.1", parts.port or (443 if secure else 80)
+    failure: OSError | None = None
     try:
-        sock.settimeout(timeout_s)
-        sock.connect(address)
-        fork.guard_peer(*peer)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        keep_alive(sock)
-        sock.setblocking(False)
-    except OSError as failed:
-        fork.release_connecting(sock.fileno())
-        sock.close()
-        raise FeedUnavailable(f"nobody listens at {host}:{port}: {failed}") from failed
-    fork.release_connecting(sock.fileno())
-    return sock, peer
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as failed:
+        raise FeedUnavailable(f"no host is called {host!r}: {failed}") from failed
+    for family, kind, protocol, _, address in addresses:  # `localhost` has two, and a collector may have one
+        sock = socket.socket(family, kind, protocol)
+        connecting = sock.fileno()
+        fork.guard_connecting(connecting)
+        own: fork.Address | None = None
+        try:
+            sock.settimeout(timeout_s)
+            sock.connect(address)
+            own = _own_address(sock)
+            fork.guard_connection(*own)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            keep_alive(sock)
+            if secure:
+                context = tls or ssl.create_default_context()
+                # The handshake apart: where it fails, the descriptor is still ours to release before it is closed.
+                wrapped = context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
+                sock = wrapped
+                wrapped.do_handshake()
+            sock.setblocking(False)
+        except OSError as failed:
+            failure = failed
+            if own is not None:
+                fork.release_connection(*own)
+            fork.release_connecting(connecting)
+            sock.close()
+        else:
+            fork.release_connecting(connecting)
+            return sock
+    raise FeedUnavailable(f"nobody listens at {host}:{port}: {failure}") from failure
+
+
+def _own_address(sock: socket.socket) -> fork.Address:
+    host, port = sock.getsockname()[:2]
+    return str(host), int(port)
 
 
 def _raise_refusal(refused: Exception) -> None:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from otelprogress.otel.spool import Spool
 from otelprogress.otel.target import OtlpEndpoint, Signal
 from otelprogress.otel.transport import Answer, Transport, Verdict
 
-MAX_BATCH: Final = 512
-"""Entries in one request."""
 _BACKOFF_BASE_S: Final = 0.2
 _BACKOFF_CAP_S: Final = 5.0
 _RETRY_AFTER_CAP_S: Final = 30.0
@@ -40,37 +37,28 @@ class Lane:
     """See the module.
 
     Args:
-        encode: makes one request of the oldest entries: bytes and how many entries are in them.
-        limit: of the spool.
+        signal: what it carries.
+        endpoint: where to.
+        spool: where entries wait for it.
     """
 
-    def __init__(
-        self,
-        signal: Signal,
-        endpoint: OtlpEndpoint,
-        encode: Callable[[list[Any]], tuple[bytes, int]],
-        *,
-        limit: int,
-    ) -> None:
+    def __init__(self, signal: Signal, endpoint: OtlpEndpoint, spool: Spool) -> None:
         self.signal = signal
         self.endpoint = endpoint
-        self.spool: Spool[Any] = Spool(limit)
+        self.spool = spool
         self.transport: Transport | None = None
         self.stats = LaneStats()
         self.off_reason = ""
         """Not empty: the receiver does not take this signal, nothing more is sent."""
         self.last_failure = ""
         self.not_before_s = 0.0
-        self._encode = encode
-        self._body: bytes | None = None
-        self._count = 0
         self._failures = 0
         self._given_up = False
 
     @property
     def waiting(self) -> int:
         """Entries that are not delivered yet."""
-        return len(self.spool) + self._count
+        return len(self.spool)
 
     @property
     def failing(self) -> bool:
@@ -84,25 +72,10 @@ class Lane:
 
     def next_body(self) -> bytes | None:
         """The request to try: the same bytes until an answer settles them; `None`: nothing waits."""
-        while self._body is None:
-            entries = self.spool.take(MAX_BATCH)
-            if not entries:
-                return None
-            try:
-                self._body, self._count = self._encode(entries)
-            except Exception as error:
-                # One entry that cannot be encoded must neither block the lane for ever nor take its
-                # neighbours along: go on entry by entry.
-                self.spool.put_back(entries[1:])
-                del entries[1:]
-                try:
-                    self._body, self._count = self._encode(entries)
-                except Exception:
-                    self.stats.dropped += 1
-                    self.last_failure = f"not to be encoded: {type(error).__name__}"
-            else:
-                self.spool.put_back(entries[self._count :])
-        return self._body
+        body = self.spool.next_body()
+        if self.spool.failure:
+            self.last_failure = self.spool.failure
+        return body
 
     def settle(self, answer: Answer, now_s: float, *, closing_left_s: float | None = None) -> None:
         """Take the answer to the request of `next_body`.
@@ -131,21 +104,22 @@ class Lane:
             self.not_before_s = now_s + pause_s
             self._failures += 1
             return
-        count, self._count, self._body = self._count, 0, None
         self._failures = 0
         self.not_before_s = 0.0
+        if answer.verdict is Verdict.UNSUPPORTED:
+            self.off_reason = answer.reason
+            stats.dropped += self.spool.abandon()
+            return
+        count = self.spool.settle()
         if answer.verdict is Verdict.DELIVERED:
             rejected = max(0, min(answer.rejected, count))  # a receiver may say anything
             stats.delivered += count - rejected
             stats.rejected += rejected
             if rejected:
                 self.last_failure = answer.reason
-        elif answer.verdict is Verdict.REFUSED:
+        else:
             stats.refused += count
             self.last_failure = answer.reason
-        else:
-            self.off_reason = answer.reason
-            stats.dropped += count + len(self.spool.take(len(self.spool)))
 
     def hold(self, answer: Answer, now_s: float) -> None:
         """Keep to what a receiver asked for that is busy for a request beside the lane's own; nothing else counts."""
@@ -157,9 +131,7 @@ class Lane:
         return self.stats.dropped + self.spool.dropped
 
     def abandon(self) -> int:
-        """Give up what waits, at the end; how many entries that are."""
-        lost = self.waiting
-        self.spool.take(len(self.spool))
-        self._count, self._body = 0, None
+        """Give up what waits, at the end; how many entries are lost by that: a spool on disk keeps them."""
+        lost = self.spool.abandon()
         self.stats.dropped += lost
         return lost

@@ -14,9 +14,7 @@ from otelprogress.model import semconv
 from otelprogress.model.events import Event
 from otelprogress.model.mapping import event_to_attributes
 from otelprogress.otel.records import SEVERITY_TEXT, body_of, severity_of
-
-MAX_REQUEST_BYTES: Final = 2 * 1024 * 1024
-"""Half of what a gRPC receiver takes by default."""
+from otelprogress.otel.spool import MAX_REQUEST_BYTES
 
 _SAMPLED: Final = 1
 

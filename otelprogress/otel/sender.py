@@ -26,8 +26,9 @@ from otelprogress.imports import late
 from otelprogress.model import semconv
 from otelprogress.model.events import Event
 from otelprogress.otel.lane import Lane, LaneStats
-from otelprogress.otel.spool import TickBoard
-from otelprogress.otel.target import OtlpTarget, Signal
+from otelprogress.otel.spool import Encode, MemorySpool, Spool
+from otelprogress.otel.target import OtlpEndpoint, OtlpTarget, Signal
+from otelprogress.otel.tick_board import Seen, TickBoard
 from otelprogress.otel.transport import Answer, Transport, Verdict, open_transport
 
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ _LOG = logging.getLogger("otelprogress.otel.sender")
 
 _LINGER_S: Final = 0.010
 """After an idle period, so that what comes together leaves together. While a request is out nothing lingers."""
-_TICK_INTERVAL_S: Final = 1.0
 _METRICS_INTERVAL_S: Final = 60.0
 _COMPLAIN_EVERY_S: Final = 60.0
 _PATIENCE_S: Final = 5.0
@@ -67,6 +67,7 @@ class Sender:
         only_own: leave out events of other writers, who send their own (`writer_id` is needed).
         metrics_interval_s: how often metrics are collected; `OTEL_METRIC_EXPORT_INTERVAL`.
         open_transport: makes the transport of one signal, on the sender's thread.
+        open_spool: makes the spool of the durable events (endpoint, encode, limit of entries); `None`: in memory.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Sender:
         only_own: bool = False,
         metrics_interval_s: float = _METRICS_INTERVAL_S,
         open_transport: Callable[[Signal, Any], Transport] = open_transport,
+        open_spool: Callable[[OtlpEndpoint, Encode, int], Spool] | None = None,
     ) -> None:
         self.target = target
         self.writer_id = writer_id
@@ -91,6 +93,7 @@ class Sender:
         self._only_own = only_own and bool(writer_id)
         self._metrics_interval_s = metrics_interval_s
         self._open_transport = open_transport
+        self._open_spool = open_spool
         self._collect_metrics: Callable[[], bytes | None] | None = None
         self._encoder: Any = None
         self._start_clean()
@@ -105,7 +108,6 @@ class Sender:
         self._closed = False
         self._flushes: list[threading.Event] = []
         self._board = TickBoard()
-        self._next_ticks_s = 0.0
         self._next_alive_s = 0.0
         self._next_metrics_s = time.monotonic() + self._metrics_interval_s
         self._complained_at_s = time.monotonic() - _COMPLAIN_EVERY_S + _PATIENCE_S
@@ -114,12 +116,19 @@ class Sender:
         """Errors of our own on the sender's thread: bugs."""
         lanes: list[Lane] = []
         if self.target.logs is not None:
-            lanes.append(Lane("logs", self.target.logs, self._encode_events, limit=_MAX_DURABLE))
+            lanes.append(Lane("logs", self.target.logs, self._event_spool(self.target.logs)))
         if self.target.traces is not None:
-            lanes.append(Lane("traces", self.target.traces, _encode_spans, limit=_MAX_SPANS))
+            lanes.append(Lane("traces", self.target.traces, MemorySpool(_MAX_SPANS, _encode_spans)))
         if self.target.metrics is not None:
-            lanes.append(Lane("metrics", self.target.metrics, _first_bytes, limit=_MAX_METRIC_REQUESTS))
+            lanes.append(
+                Lane("metrics", self.target.metrics, MemorySpool(_MAX_METRIC_REQUESTS, _first_bytes))
+            )
         self._lanes: dict[Signal, Lane] = {lane.signal: lane for lane in lanes}
+
+    def _event_spool(self, endpoint: OtlpEndpoint) -> Spool:
+        if self._open_spool is not None:
+            return self._open_spool(endpoint, self._encode_events, _MAX_DURABLE)
+        return MemorySpool(_MAX_DURABLE, self._encode_events)
 
     # --- what others call; nothing here waits or raises -------------------------------------------------
 
@@ -135,12 +144,27 @@ class Sender:
             return
         if self._only_own and event.writer_id not in ("", self.writer_id):
             return
-        if self._board.see(event):
+        seen = self._board.see(event)
+        if seen is Seen.DURABLE:
             if self.events_by_application and event.writer_id == self.writer_id:
                 return
             lane.spool.put(event)
             self._wake()
-        elif len(self._board) == 1:  # the first of a round, from whichever run: the thread may sleep for long
+        elif seen is Seen.SOONER:  # than whatever the thread sleeps for
+            self._wake()
+
+    def take_interest(self, rates_hz: Mapping[str, float]) -> None:
+        """Send ticks of these runs (`*`: of all) so often a second, up to ten times; of all others once.
+
+        Every earlier interest is over with it; an empty one means that nobody watches.
+        """
+        self._board.take_interest(rates_hz)
+        if len(self._board):
+            self._wake()
+
+    def deliver_leftovers(self) -> None:
+        """Look, on the sender's thread, for what an earlier process of this application left in the spool's folder."""
+        if any(lane.spool.place for lane in self._lanes.values()):
             self._wake()
 
     def submit_span(self, span: ReadableSpan) -> None:
@@ -177,10 +201,15 @@ class Sender:
         lines = []
         for lane in self._lanes.values():
             state = f"off ({lane.off_reason})" if lane.off_reason else f"{lane.waiting} waiting"
+            place = f" in {lane.spool.place}" if lane.spool.place else ""
+            stats = lane.stats
+            turned_away = (
+                f", {stats.refused + stats.rejected} refused" if stats.refused + stats.rejected else ""
+            )
             failure = f", last failure {lane.last_failure}" if lane.last_failure else ""
             lines.append(
                 f"{lane.signal} to {lane.endpoint.authority} ({lane.endpoint.protocol}): "
-                f"{lane.stats.delivered} delivered, {state}, {lane.lost()} lost{failure}",
+                f"{stats.delivered} delivered, {state}{place}, {lane.lost()} lost{turned_away}{failure}",
             )
         return lines
 
@@ -220,12 +249,19 @@ class Sender:
                         lane.transport.cancel()
         self._closed = True
         untold = max(0, self._lost() - self._complained_of)
-        lost = {lane: lane.abandon() for lane in self._lanes.values() if not lane.off_reason and lane.waiting}
-        told = [
-            f"{count} of {lane.signal} to {lane.endpoint.authority}"
-            + (f" ({lane.last_failure})" if lane.last_failure else "")
-            for lane, count in lost.items()
-        ]
+        waiting = [lane for lane in self._lanes.values() if not lane.off_reason and lane.waiting]
+        told = []
+        for lane in self._lanes.values():
+            if lane.off_reason:
+                continue
+            lost = lane.abandon()
+            where = f"of {lane.signal} to {lane.endpoint.authority}" + (
+                f" ({lane.last_failure})" if lane.last_failure else ""
+            )
+            if lost:
+                told.append(f"{lost} {where}")
+            if lane.waiting:
+                told.append(f"{lane.waiting} {where}, kept for the next start in {lane.spool.place}")
         if untold:  # within the minute after the last line, or in a life too short for one
             reasons = dict.fromkeys(
                 f"{lane.signal} to {lane.endpoint.authority}: {lane.last_failure}"
@@ -235,7 +271,7 @@ class Sender:
             told.append(f"{untold} lost earlier ({', '.join(reasons) or 'spool full'})")
         if told:
             _LOG.warning("otelprogress: not delivered before the exit: %s", ", ".join(told))
-        return not lost
+        return not waiting
 
     def reset_after_fork(self) -> None:
         """In a forked child: start anew with nothing spooled; the parent delivers what it had."""
@@ -286,6 +322,7 @@ class Sender:
         now_s = time.monotonic()
         self._collect_if_due(now_s, closing=closing)
         for lane in self._lanes.values():
+            lane.spool.tend(now_s)
             self._pump(lane)
         self._send_ticks_if_due()
         self._answer_flushes()
@@ -334,10 +371,13 @@ class Sender:
         if self._closing():
             return due_s
         if self.sends("logs"):
-            if len(self._board):
-                due_s = min(due_s, self._next_ticks_s)
+            # While the receiver is away ticks wait on the board, the latest of each run.
+            patience_s = self._lanes["logs"].not_before_s
+            ticks_due_s = self._board.due_at_s()
+            if ticks_due_s is not None:
+                due_s = min(due_s, max(ticks_due_s, patience_s))
             if self._lease_s is not None and self._board.live:
-                due_s = min(due_s, self._next_alive_s)
+                due_s = min(due_s, max(self._next_alive_s, patience_s))
         if self._lost() > self._complained_of:  # to be said, also where nothing more is to be sent
             due_s = min(due_s, self._complained_at_s + _COMPLAIN_EVERY_S)
         return due_s
@@ -377,13 +417,8 @@ class Sender:
             return
         now_s = time.monotonic()
         if now_s < lane.not_before_s:
-            # While the receiver is away ticks wait on the board, the latest of each run.
-            self._next_ticks_s = max(self._next_ticks_s, lane.not_before_s)
-            self._next_alive_s = max(self._next_alive_s, lane.not_before_s)
             return
-        if len(self._board) and now_s >= self._next_ticks_s:
-            self._next_ticks_s = now_s + _TICK_INTERVAL_S
-            self._send_once(lane, self._board.take())
+        self._send_once(lane, self._board.take(now_s))
         if self._lease_s is not None and self._board.live and now_s >= self._next_alive_s:
             self._next_alive_s = now_s + self._lease_s / _ALIVE_SHARE
             alive = Event(

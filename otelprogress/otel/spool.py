@@ -1,36 +1,112 @@
-"""What waits to be sent: bounded, in order, counted where it overflows. No I/O, no clock."""
+"""What waits to be sent: bounded, in order, counted where it overflows.
+
+Two spools keep the same contract: this one in memory, and one on disk (`disk_spool`) that outlives its process.
+"""
 
 from __future__ import annotations
 
 from collections import deque
-from typing import Generic, TypeVar
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple, Protocol
 
-from otelprogress.model import semconv
-from otelprogress.model.events import Event
+MAX_BATCH: Final = 512
+"""Entries in one request."""
+MAX_REQUEST_BYTES: Final = 2 * 1024 * 1024
+"""Half of what a gRPC receiver takes by default."""
 
-T = TypeVar("T")
+Encode = Callable[[list[Any]], tuple[bytes, int]]
+"""Makes one request of the oldest entries: its bytes, and how many entries are in it (at least one)."""
 
 
-class Spool(Generic[T]):
-    """First in, first out, for one reader and any number of writers. Writers never wait.
+class Spool(Protocol):
+    """First in, first out, for any number of writers, who never wait, and one reader.
 
-    When it is full the oldest goes: each event carries the state so far, so the newest are worth most.
-
-    Args:
-        limit: how many entries wait at most.
+    The reader asks for a request, tries it, and asks again: it gets the same bytes until it says that they are settled.
+    When a spool is full the oldest entries go: each event carries the state so far, so the newest are worth most.
     """
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._entries: deque[T] = deque()
-        self.dropped = 0
-        """Entries lost because it was full; only rises."""
+    @property
+    def dropped(self) -> int:
+        """Entries lost because it was full, or because they cannot be encoded or read; only rises."""
+
+    @property
+    def failure(self) -> str:
+        """What went wrong last in the spool itself, for one log line; empty: nothing did."""
+
+    @property
+    def place(self) -> str:
+        """Where entries wait that outlive the process; empty: nowhere."""
 
     def __len__(self) -> int:
-        return len(self._entries)
+        """Entries that wait, those of the request that is being tried among them."""
 
-    def put(self, entry: T) -> None:
-        """Append; over the limit the oldest entry is dropped and counted."""
+    def put(self, entry: Any) -> None:
+        """Append one entry. Any thread; never waits, never raises."""
+
+    def tend(self, now_s: float) -> None:
+        """Do what a writer must not wait for. Any thread that may wait; `now_s` is monotonic."""
+
+    def next_body(self) -> bytes | None:
+        """The request to try: the same bytes until `settle`; `None`: nothing waits."""
+
+    def settle(self) -> int:
+        """The request of `next_body` is dealt with; how many entries were in it."""
+
+    def abandon(self) -> int:
+        """The end: nothing is put or asked for any more. How many entries are lost by that."""
+
+
+class Encoded(NamedTuple):
+    """What came of encoding some entries."""
+
+    body: bytes | None
+    """`None`: the first entry cannot be encoded."""
+    entries: int
+    """How many of the first ones are dealt with: they are in `body`, or it is the one that cannot be encoded."""
+    failure: str = ""
+
+
+def encoded(encode: Encode, entries: list[Any]) -> Encoded:
+    """One request of the first entries.
+
+    One entry that cannot be encoded must neither block the others for ever nor take its neighbours along: where all of
+    them together cannot be, the first is tried alone.
+    """
+    for some in (entries, entries[:1]):
+        try:
+            return Encoded(*encode(some))
+        except Exception as error:
+            failure = f"not to be encoded: {type(error).__name__}"
+    return Encoded(None, 1, failure)
+
+
+class MemorySpool:
+    """See `Spool`.
+
+    Args:
+        limit: how many entries wait at most, beside those of the request that is being tried.
+        encode: makes the requests.
+    """
+
+    place = ""
+
+    def __init__(self, limit: int, encode: Encode) -> None:
+        self._limit = limit
+        self._encode = encode
+        self._entries: deque[Any] = deque()
+        self._returned: Encoded | None = None
+        self._out = 0
+        """Entries that the reader has in hand: too many for a moment, and never too few."""
+        self._body: bytes | None = None
+        self._count = 0
+        self.dropped = 0
+        self.failure = ""
+
+    def __len__(self) -> int:
+        return len(self._entries) + self._out + self._count
+
+    def put(self, entry: Any) -> None:
+        """See `Spool.put`; over the limit the oldest entry goes."""
         entries = self._entries
         entries.append(entry)
         if len(entries) > self._limit:
@@ -40,56 +116,68 @@ class Spool(Generic[T]):
                 return
             self.dropped += 1
 
-    def take(self, most: int) -> list[T]:
-        """Remove and return up to `most` entries, oldest first."""
-        taken: list[T] = []
+    def tend(self, now_s: float) -> None:
+        """Nothing."""
+
+    def next_body(self) -> bytes | None:
+        """See `Spool.next_body`."""
+        while self._body is None:
+            made = self.pop()
+            if made is None:
+                return None
+            if made.body is not None:
+                self._body, self._count = made.body, made.entries
+            self.let_go()
+        return self._body
+
+    def pop(self) -> Encoded | None:
+        """Take the oldest entries, as one request; `None`: none wait. What cannot be encoded is counted.
+
+        They go on waiting here until `let_go` or `give_back`.
+        """
+        returned, self._returned = self._returned, None
+        if returned is not None:
+            return returned
+        entries = self._take(MAX_BATCH)
+        if not entries:
+            return None
+        made = encoded(self._encode, entries)
+        self._entries.extendleft(reversed(entries[made.entries :]))  # over the limit for a while, maybe
+        self._out = made.entries
+        if made.body is None:
+            self.dropped += made.entries
+            self.failure = made.failure
+        return made
+
+    def give_back(self, made: Encoded) -> None:
+        """Return what `pop` gave: the next one gives it again."""
+        self._returned = made
+
+    def let_go(self) -> None:
+        """What `pop` gave waits elsewhere now."""
+        self._out = 0
+
+    def settle(self) -> int:
+        """See `Spool.settle`."""
+        count, self._count, self._body = self._count, 0, None
+        return count
+
+    def abandon(self) -> int:
+        """See `Spool.abandon`: everything that waits."""
+        lost = len(self)
+        self._entries.clear()
+        self._returned = None
+        self._out = 0
+        self.settle()
+        return lost
+
+    def _take(self, most: int) -> list[Any]:
+        taken: list[Any] = []
         entries = self._entries
         try:
             while len(taken) < most:
+                self._out += 1
                 taken.append(entries.popleft())
         except IndexError:
-            pass
+            self._out -= 1
         return taken
-
-    def put_back(self, entries: list[T]) -> None:
-        """Return what `take` gave and was not used, to the front. They may stand over the limit for a while."""
-        self._entries.extendleft(reversed(entries))
-
-
-class TickBoard:
-    """The latest tick of each run, and which runs of the writer live.
-
-    A durable event of a run carries its counts, so it makes an older tick worthless.
-
-    Args:
-        limit: runs with a tick waiting; more ticks are not taken (the next one heals them).
-    """
-
-    def __init__(self, limit: int = 10_000) -> None:
-        self._limit = limit
-        self._latest: dict[str, Event] = {}
-        self.live: set[str] = set()
-        """Runs that started and did not end."""
-
-    def __len__(self) -> int:
-        return len(self._latest)
-
-    def see(self, event: Event) -> bool:
-        """Take notice of any event; whether it is one to be spooled (durable) rather than kept here."""
-        if event.durable:
-            if event.kind == semconv.OPERATION_STARTED:
-                self.live.add(event.run_id)
-            elif event.kind == semconv.OPERATION_ENDED:
-                self.live.discard(event.run_id)
-            self._latest.pop(event.run_id, None)
-            return True
-        if event.kind == semconv.OPERATION_PROGRESSED and (
-            event.run_id in self._latest or len(self._latest) < self._limit
-        ):
-            self._latest[event.run_id] = event
-        return False
-
-    def take(self) -> list[Event]:
-        """Remove and return the ticks."""
-        latest, self._latest = self._latest, {}
-        return list(latest.values())

@@ -7,8 +7,8 @@ port of 4317 means gRPC, everything else HTTP.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
@@ -41,6 +41,8 @@ class OtlpEndpoint:
     """Path of the CA certificate; `None`: the system's."""
     client_certificate: str | None = None
     client_key: str | None = None
+    token: Callable[[], str] | None = None
+    """Asked before each request: what goes with it as `Authorization: Bearer`; an empty answer: nothing does."""
 
     @property
     def authority(self) -> str:
@@ -69,12 +71,20 @@ class OtlpTarget:
         return self.logs is not None or self.traces is not None or self.metrics is not None
 
 
-def otlp_target(environ: Mapping[str, str], *, endpoint: str | None = None) -> OtlpTarget | None:
+def otlp_target(
+    environ: Mapping[str, str],
+    *,
+    endpoint: str | None = None,
+    collector: str | None = None,
+    token: Callable[[], str] | None = None,
+) -> OtlpTarget | None:
     """Read the target from `OTEL_EXPORTER_OTLP_*`, `OTEL_{LOGS,TRACES,METRICS}_EXPORTER`.
 
     Args:
         environ: the environment.
-        endpoint: base URL that goes before every endpoint of the environment (`OTELPROGRESS_COLLECTOR`).
+        endpoint: base URL that goes before every endpoint of the environment.
+        collector: base URL for the signals that neither names an endpoint for (`OTELPROGRESS_COLLECTOR`).
+        token: of the collector; goes there and nowhere else.
 
     Returns:
         `None`: nothing is to be sent anywhere.
@@ -82,9 +92,35 @@ def otlp_target(environ: Mapping[str, str], *, endpoint: str | None = None) -> O
     Raises:
         InvalidValue: an endpoint that is no URL, a protocol we do not speak, a time-out that is no number.
     """
-    found = {signal: _endpoint(environ, signal, endpoint) for signal in SIGNALS}
+    found = {
+        signal: _of_collector(environ, signal, collector, token)
+        if collector and not _names_endpoint(environ, signal, endpoint)
+        else _endpoint(environ, signal, endpoint)
+        for signal in SIGNALS
+    }
     target = OtlpTarget(found["logs"], found["traces"], found["metrics"])
     return target or None
+
+
+def _names_endpoint(environ: Mapping[str, str], signal: Signal | None, override: str | None) -> bool:
+    names = ["", *(f"{one.upper()}_" for one in SIGNALS if signal in (one, None))]
+    return bool(override) or any(
+        environ.get(f"OTEL_EXPORTER_OTLP_{name}ENDPOINT", "").strip() for name in names
+    )
+
+
+def _of_collector(
+    environ: Mapping[str, str], signal: Signal, collector: str, token: Callable[[], str] | None
+) -> OtlpEndpoint | None:
+    """The collector's own: its port says the protocol, whatever the environment says for others."""
+    own = {name: value for name, value in environ.items() if not name.endswith("_PROTOCOL")}
+    if _names_endpoint(environ, None, None):
+        # What stands there besides is for the endpoints that are named: a key of theirs is not the collector's.
+        own = {name: value for name, value in own.items() if not name.endswith("_HEADERS")}
+    found = _endpoint(own, signal, collector)
+    if found is None or any(key == "authorization" for key, _ in found.headers):
+        return found
+    return replace(found, token=token)
 
 
 def _endpoint(environ: Mapping[str, str], signal: Signal, override: str | None) -> OtlpEndpoint | None:

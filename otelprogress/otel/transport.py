@@ -52,6 +52,17 @@ class Transport(Protocol):
         """Free connections."""
 
 
+def bearer(endpoint: OtlpEndpoint) -> dict[str, str]:
+    """The header that carries the endpoint's token as it is now; empty where it has none, or none can be had."""
+    if endpoint.token is None:
+        return {}
+    try:
+        token = endpoint.token()
+    except Exception:
+        token = ""  # a file that is just being replaced: the receiver's answer will say what it comes to
+    return {"authorization": f"Bearer {token}"} if token else {}
+
+
 def open_transport(signal: Signal, endpoint: OtlpEndpoint) -> Transport:
     """The transport of one signal. Imports requests or grpc, which take a while: not on the application's thread."""
     if endpoint.protocol == "grpc":

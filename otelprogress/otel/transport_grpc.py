@@ -14,7 +14,7 @@ from typing import Any, Final
 import grpc  # type: ignore[import-untyped]  # grpcio ships no types
 
 from otelprogress.otel.target import OtlpEndpoint, Signal
-from otelprogress.otel.transport import DELIVERED, Answer, Verdict, rejected_of
+from otelprogress.otel.transport import DELIVERED, Answer, Verdict, bearer, rejected_of
 
 _METHODS: Final[dict[Signal, str]] = {
     "logs": "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
@@ -60,17 +60,20 @@ class GrpcTransport:
         else:
             self._channel = grpc.insecure_channel(endpoint.authority, _OPTIONS, compression)
         self._call = self._channel.unary_unary(_METHODS[signal], None, None)
-        self._metadata = tuple(endpoint.headers)
+        self._endpoint = endpoint
         self._in_flight: Any = None
 
     def send(self, body: bytes, timeout_s: float) -> Answer:
         """See `Transport.send`."""
-        call = self._in_flight = self._call.future(body, timeout=timeout_s, metadata=self._metadata)
+        metadata = (*self._endpoint.headers, *bearer(self._endpoint).items())
+        call = self._in_flight = self._call.future(body, timeout=timeout_s, metadata=metadata)
         try:
             rejected, why = rejected_of(self._signal, call.result())
         except grpc.FutureCancelledError:
             return Answer(Verdict.RETRY, "cancelled", reached=False)
         except grpc.RpcError:
+            if call.code() is grpc.StatusCode.UNAUTHENTICATED and self._endpoint.token is not None:
+                return Answer(Verdict.RETRY, "gRPC UNAUTHENTICATED")  # as over HTTP: its file will be renewed
             return _answer(call)
         finally:
             self._in_flight = None

@@ -10,13 +10,14 @@ import contextlib
 import gzip
 import time
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from typing import Final
 
 import requests
 from urllib3.exceptions import ProtocolError
 
 from otelprogress.otel.target import OtlpEndpoint, Signal
-from otelprogress.otel.transport import DELIVERED, Answer, Verdict, rejected_of
+from otelprogress.otel.transport import DELIVERED, Answer, Verdict, bearer, rejected_of
 
 _RETRYABLE: Final = frozenset({429, 502, 503, 504})
 _UNSUPPORTED: Final = frozenset({404, 405})
@@ -56,7 +57,7 @@ class HttpTransport:
             with self._session.post(
                 self._endpoint.url,
                 data=gzip.compress(body, 1) if self._endpoint.gzip else body,
-                headers=self._headers,
+                headers=self._headers | bearer(self._endpoint),
                 timeout=timeout_s,
                 allow_redirects=False,
                 stream=True,
@@ -77,6 +78,9 @@ class HttpTransport:
                     return Answer(Verdict.DELIVERED, f"partial success: {why[:200]!r}", rejected=rejected)
             return DELIVERED
         reason = f"HTTP {status}"
+        if status == HTTPStatus.UNAUTHORIZED and self._endpoint.token is not None:
+            # The token has expired, and whoever renews its file is late: that costs time and no event.
+            return Answer(Verdict.RETRY, reason)
         if status in _UNSUPPORTED:
             return Answer(Verdict.UNSUPPORTED, reason)
         if status in _RETRYABLE:

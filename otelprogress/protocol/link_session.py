@@ -3,11 +3,17 @@
 The worker numbers its durable events from 1, sends them in order, and keeps each until the parent has acknowledged
 it; on a new connection it goes on behind the last one the parent has. Conflated events are not numbered and not
 kept: of each run only the newest waits. The parent takes each number of a writer once.
+
+To a collector events travel as OTLP: there the same worker offers none, and the link says that it lives and hears who
+watches.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
@@ -22,7 +28,7 @@ from otelprogress.protocol.messages import (
     Alive,
     Bye,
     Drain,
-    Error,
+    Interest,
     LinkAck,
     LinkEvents,
     LinkWelcome,
@@ -34,6 +40,13 @@ FRAME_BYTES: Final = 128 * 1024
 WINDOW_EVENTS: Final = 2048
 """Events sent and not acknowledged; beyond it the worker waits, so that neither side hoards."""
 WORKER_FRAME_BYTES: Final = 256 * 1024
+EVERY_RUN: Final = "*"
+"""Stands for all runs of the writer in an `interest`."""
+PLAIN_RATE_HZ: Final = 1.0
+"""Of ticks where nobody asked for more; an `interest` of this much or less takes an earlier one back."""
+MAX_WATCHED_RUNS: Final = 1024
+"""An interest in more is not taken: those ticks come at the plain rate."""
+_NOBODY: Final[Mapping[str, float]] = MappingProxyType({})
 _RESERVED: Final = 0.2
 """Of the room for durable events, only for those that say that a run began, ended, or changed its state."""
 _NEVER_CROWDED_OUT: Final = frozenset(
@@ -72,6 +85,10 @@ class LinkSender:
         """Whether `connection_opened` was called and `connection_closed` not yet."""
         self.welcomed = False
         """Whether the parent has answered on this connection."""
+        self.interest: Mapping[str, float] = _NOBODY
+        """How often a second ticks are wanted, by run id or `*`; replaced with each change, empty when disconnected."""
+        self.drain: Drain | None = None
+        """The host goes away for a while; `None`: it has not said so on this connection."""
         self._writer_id = writer_id
         self._resource = resource or {}
         self._max_pending = max_pending
@@ -125,6 +142,7 @@ class LinkSender:
     def connection_opened(self) -> bytes:
         """A new connection stands; its first frame, `register`."""
         self.connected = True
+        self.drain = None
         return encoding.encode(
             Register(version=PROTOCOL_VERSION, writer=self._writer_id, resource=self._resource)
         )
@@ -132,6 +150,7 @@ class LinkSender:
     def connection_closed(self) -> None:
         """The connection ended: what is not acknowledged will be sent again."""
         self.connected = self.welcomed = False
+        self.interest = _NOBODY
 
     def receive(self, frame: bytes) -> None:
         """One frame of the parent's.
@@ -139,7 +158,12 @@ class LinkSender:
         Raises:
             RemoteProtocolError: it is no message, or not at this time.
         """
-        message = encoding.decode(encoding.HOST_MESSAGES, frame, max_bytes=WORKER_FRAME_BYTES)
+        try:
+            message = encoding.decode(encoding.HOST_MESSAGES, frame, max_bytes=WORKER_FRAME_BYTES)
+        except encoding.UnknownMessage as unknown:
+            if unknown.known:
+                raise
+            return  # of a later version
         if isinstance(message, LinkWelcome):
             self.welcomed = True
             self._acknowledge(message.n)
@@ -147,9 +171,10 @@ class LinkSender:
             self._sent = self._kept[0].n - 1 if self._kept else self._next - 1
         elif isinstance(message, LinkAck):
             self._acknowledge(message.n)
-        elif isinstance(message, (Error, Drain)):
-            # The close that follows says it too.
-            return
+        elif isinstance(message, Interest):
+            self._note_interest(message.run, message.rate_hz)
+        elif isinstance(message, Drain):
+            self.drain = message
 
     def outgoing(self) -> list[bytes]:
         """Frames to send now; empty before the welcome, and while too much is unacknowledged."""
@@ -210,6 +235,14 @@ class LinkSender:
     def bye(self, reason: str = "") -> bytes:
         """The last frame: the end of this connection is no death."""
         return encoding.encode(Bye(reason=reason))
+
+    def _note_interest(self, run: str, rate_hz: float) -> None:
+        rates = dict(self.interest)
+        if not math.isfinite(rate_hz) or rate_hz <= PLAIN_RATE_HZ:
+            rates.pop(run, None)
+        elif run in rates or run == EVERY_RUN or len(rates) < MAX_WATCHED_RUNS:
+            rates[run] = rate_hz
+        self.interest = rates
 
     def _acknowledge(self, n: int) -> None:
         if n >= self._next:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from otelprogress.feed import runtime_file
 from otelprogress.feed.host import Host
 from otelprogress.feed.link import LinkClient
+from otelprogress.feed.link_route import ParentRoute
 from otelprogress.feed.server import WebSocketServer
 from otelprogress.feed.worker_handler import WorkerLinks
 from otelprogress.model.events import FeedEvent, OperationView, State
@@ -27,8 +28,9 @@ import sys, time
 from tests.feed.fakes import started
 from tests.feed.serving import real_host
 from otelprogress.feed.link import LinkClient
+from otelprogress.feed.link_route import ParentRoute
 host = real_host()
-link = LinkClient(host, sys.argv[1], writer_id="child")
+link = LinkClient(host, ParentRoute(sys.argv[1]), writer_id="child")
 link.attach()
 host.submit(started(writer_id="child"))
 assert link.flush(10, acknowledged=True)
@@ -85,7 +87,7 @@ def serving_parent(folder: Path) -> Iterator[Parent]:
 @contextlib.contextmanager
 def reporting(parent: Parent, **options: Any) -> Iterator[tuple[Host, LinkClient]]:
     host = real_host()
-    link = LinkClient(host, parent.path, writer_id="writer-1", **options)
+    link = LinkClient(host, ParentRoute(parent.path), writer_id="writer-1", **options)
     link.attach()
     try:
         yield host, link

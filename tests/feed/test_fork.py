@@ -67,17 +67,24 @@ def test_a_forked_child_holds_no_listening_socket(listener: socket.socket):
         end(pid)
 
 
-def test_a_forked_child_holds_no_connection_to_a_guarded_peer(listener: socket.socket):
-    client = socket.create_connection(listener.getsockname())
-    accepted, _ = listener.accept()
-    fork.guard_peer(*listener.getsockname())
+def test_a_forked_child_holds_no_guarded_connection_and_every_other_one_to_the_same_place(
+    listener: socket.socket,
+):
+    client, theirs = (socket.create_connection(listener.getsockname()) for _ in range(2))
+    (accepted, _), (accepted_from_them, _) = listener.accept(), listener.accept()
+    fork.guard_connection(*client.getsockname())
     pid = forked_child()
     try:
         client.close()
         accepted.settimeout(10)
         assert accepted.recv(1) == b""
+        theirs.close()
+        accepted_from_them.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            accepted_from_them.recv(1)
     finally:
         accepted.close()
+        accepted_from_them.close()
         end(pid)
 
 
@@ -135,10 +142,10 @@ print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
     assert answer.stdout.strip() == "7"
 
 
-def test_a_released_peer_is_a_strangers_again(listener: socket.socket):
-    fork.guard_peer(*listener.getsockname())
-    fork.release_peer(*listener.getsockname())
+def test_a_released_connection_is_a_strangers_again(listener: socket.socket):
     with socket.create_connection(listener.getsockname()) as client:
+        fork.guard_connection(*client.getsockname())
+        fork.release_connection(*client.getsockname())
         accepted, _ = listener.accept()
         pid = forked_child()
         try:

@@ -14,6 +14,7 @@ import pytest
 
 from otelprogress.feed import runtime_file
 from otelprogress.feed.link import LinkClient
+from otelprogress.feed.link_route import ParentRoute
 from otelprogress.model.events import State
 from tests.feed.fakes import ended, noted, progressed, run_id, started
 from tests.feed.family import REPORTING_CHILD, Parent, reporting, serving_parent
@@ -102,7 +103,7 @@ def test_a_child_that_says_bye_with_nothing_open_loses_nothing(parent: Parent):
 def test_a_child_whose_parent_refuses_it_gives_up_and_goes_on(parent: Parent, tmp_path: Path):
     stranger = runtime_file.write(parent.server.url, "wrong", folder=tmp_path)
     host = real_host()
-    link = LinkClient(host, stranger, writer_id="w")
+    link = LinkClient(host, ParentRoute(stranger), writer_id="w")
     link.attach()
     host.submit(started())
     assert eventually(lambda: link.given_up)
@@ -133,7 +134,7 @@ def test_a_parent_that_is_proven_gone_is_given_up(tmp_path: Path):
         [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True
     ).stdout.strip()
     host = real_host()
-    link = LinkClient(host, path, writer_id="w")
+    link = LinkClient(host, ParentRoute(path), writer_id="w")
     link.attach()
     host.submit(started())
     assert eventually(lambda: link.given_up)
@@ -145,7 +146,7 @@ def test_a_parent_that_accepts_and_never_answers_does_not_hold_up_the_exit(tmp_p
     with socket.create_server(("127.0.0.1", 0)) as silent:
         path = runtime_file.write(f"ws://127.0.0.1:{silent.getsockname()[1]}", TOKEN, folder=tmp_path)
         host = real_host()
-        link = LinkClient(host, path, writer_id="w")
+        link = LinkClient(host, ParentRoute(path), writer_id="w")
         link.attach()
         host.submit(started())
         assert not link.flush(0.2)
@@ -196,7 +197,7 @@ def test_a_parent_that_stands_still_costs_one_wait_and_not_one_for_each_task(tmp
     with socket.create_server(("127.0.0.1", 0)) as silent:
         path = runtime_file.write(f"ws://127.0.0.1:{silent.getsockname()[1]}", TOKEN, folder=tmp_path)
         host = real_host()
-        link = LinkClient(host, path, writer_id="w")
+        link = LinkClient(host, ParentRoute(path), writer_id="w")
         link.attach()
         host.submit(started())
         assert not link.flush(0.1)

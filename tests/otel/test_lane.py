@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otelprogress.otel.lane import Lane
+from otelprogress.otel.spool import MemorySpool
 from otelprogress.otel.target import OtlpEndpoint
 from otelprogress.otel.transport import DELIVERED, Answer, Verdict
 
@@ -19,7 +20,7 @@ def encode(entries):
 
 
 def lane(*entries: str, limit: int = 100) -> Lane:
-    made = Lane("logs", ENDPOINT, encode, limit=limit)
+    made = Lane("logs", ENDPOINT, MemorySpool(limit, encode))
     for entry in entries:
         made.spool.put(entry)
     return made

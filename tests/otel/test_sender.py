@@ -259,6 +259,39 @@ def test_events_of_others_are_theirs_to_send_when_asked_so(senders):
         assert [one.span_id.hex() for one in receiver.log_records()] == [f"{2:016x}"]
 
 
+def test_somebody_who_watches_gets_a_runs_ticks_more_often_and_all_others_get_them_as_before(senders):
+    with HttpReceiver() as receiver:
+        sender = senders(receiver.url)
+        sender.submit(started())
+        sender.submit(started(number=2))
+        sender.take_interest({started().run_id: 10.0})
+        began_s = time.monotonic()
+        for completed in range(10_000):
+            for number in (1, 2):
+                sender.submit(ticked(float(completed), number))
+            sent = [one for one in receiver.log_records() if one.event_name == semconv.OPERATION_PROGRESSED]
+            watched = sum(one.span_id.hex() == f"{1:016x}" for one in sent)
+            if watched >= 8:
+                break
+            time.sleep(0.01)
+        elapsed_s = time.monotonic() - began_s
+        assert watched >= 8
+        assert len(sent) - watched <= 2 + elapsed_s
+        assert watched <= 2 + 10 * elapsed_s
+
+
+def test_an_interest_wakes_a_sender_whose_ticks_wait_for_their_round(senders):
+    with HttpReceiver() as receiver:
+        sender = senders(receiver.url)
+        sender.submit(started())
+        sender.submit(ticked(1.0))
+        eventually(lambda: semconv.OPERATION_PROGRESSED in names(receiver))
+        sender._board._round_at_s = time.monotonic() + 3600.0
+        sender.submit(ticked(2.0))
+        sender.take_interest({"*": 5.0})
+        eventually(lambda: names(receiver).count(semconv.OPERATION_PROGRESSED) == 2)
+
+
 def _said(event) -> dict:
     return {name: getattr(event, name) for name in event.__struct_fields__}
 

@@ -94,3 +94,46 @@ def test_what_cannot_be_meant_is_named(environ, named):
 )
 def test_the_two_ports_of_one_collector_are_one_place(theirs, same):
     assert same_place(OtlpEndpoint("http://127.0.0.1:4318/v1/logs", "http/protobuf"), theirs) is same
+
+
+COLLECTOR = "http://127.0.0.1:4318"
+
+
+def test_the_collector_gets_what_no_endpoint_is_named_for():
+    assert otlp_target({}, collector=COLLECTOR).logs.url == "http://127.0.0.1:4318/v1/logs"
+    everything = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://else:4318"}
+    assert otlp_target(everything, collector=COLLECTOR).logs.url == "http://else:4318/v1/logs"
+    assert otlp_target({}, endpoint="http://mine", collector=COLLECTOR).logs.url == "http://mine/v1/logs"
+    traces = otlp_target({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://traces/x"}, collector=COLLECTOR)
+    assert traces.traces.url == "http://traces/x"
+    assert traces.logs.url == "http://127.0.0.1:4318/v1/logs"
+    assert traces.metrics.url == "http://127.0.0.1:4318/v1/metrics"
+
+
+def test_the_collectors_port_says_its_protocol_whatever_others_speak():
+    environ = {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", "OTEL_EXPORTER_OTLP_LOGS_PROTOCOL": "http/json"}
+    assert otlp_target(environ, collector=COLLECTOR).logs.protocol == "http/protobuf"
+    assert otlp_target({}, collector="http://c:4317").logs.protocol == "grpc"
+
+
+def test_a_token_goes_to_the_collector_alone_and_a_key_of_others_to_them_alone():
+    def token() -> str:
+        return "t"
+
+    assert otlp_target({}, collector=COLLECTOR, token=token).logs.token is token
+    mixed = otlp_target(
+        {
+            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://traces/x",
+            "OTEL_EXPORTER_OTLP_HEADERS": "api-key=theirs",
+        },
+        collector=COLLECTOR,
+        token=token,
+    )
+    assert mixed.traces.token is None
+    assert mixed.traces.headers == (("api-key", "theirs"),)
+    assert mixed.logs.token is token
+    assert mixed.logs.headers == ()
+    said = {"OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer%20mine"}
+    alone = otlp_target(said, collector=COLLECTOR, token=token)
+    assert alone.logs.headers == (("authorization", "Bearer mine"),)
+    assert alone.logs.token is None

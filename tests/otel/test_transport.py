@@ -208,3 +208,28 @@ def test_a_hanging_grpc_receiver_is_left_after_the_time_out(grpc_receiver):
     transport = grpc_transport(grpc_receiver.url)
     assert transport.send(b"x", 0.2).verdict is Verdict.RETRY
     transport.close()
+
+
+@pytest.mark.parametrize("kind", ["http", "grpc"])
+def test_a_token_is_read_for_each_request_and_one_that_is_refused_is_not_the_last(kind):
+    tokens = ["first", "second", "", "third"]
+    unauthorized = Reply(401) if kind == "http" else Reply(grpc.StatusCode.UNAUTHENTICATED)
+    with (HttpReceiver if kind == "http" else GrpcReceiver)() as receiver:
+        make = http_transport if kind == "http" else grpc_transport
+        transport = make(receiver.url, token=lambda: tokens.pop(0))
+        receiver.script = [unauthorized]
+        assert transport.send(b"body", 5).verdict is Verdict.RETRY
+        assert transport.send(b"body", 5).verdict is Verdict.DELIVERED
+        assert transport.send(b"body", 5).verdict is Verdict.DELIVERED
+        transport.close()
+        sent = [one.headers.get("authorization") for one in receiver.received]
+        assert sent == ["Bearer first", "Bearer second", None]
+
+
+@pytest.mark.parametrize("make", [http_transport, grpc_transport])
+def test_a_token_that_cannot_be_read_now_costs_no_request(make):
+    with (HttpReceiver if make is http_transport else GrpcReceiver)() as receiver:
+        transport = make(receiver.url, token=lambda: 1 / 0)
+        assert transport.send(b"body", 5).verdict is Verdict.DELIVERED
+        transport.close()
+        assert "authorization" not in receiver.received[0].headers
