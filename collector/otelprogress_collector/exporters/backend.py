@@ -59,7 +59,7 @@ class BackendConfig:
     """Requests that waited longer are dropped and counted: many backends refuse old ones. `None`: they never are."""
     in_flight: int = 1
     """Requests on their way at once, for each signal. Above 1 the order of requests is no longer kept."""
-    max_merged_bytes: int = 1024 * 1024
+    max_merged_bytes: int = 256 * 1024
     """Once a queue has fallen behind, neighbouring protobuf requests are sent as one of at most so many bytes; the
     bytes of each stay as they are (protobuf joins messages that way). 0: every request goes by itself, always."""
     ticks: bool = False
@@ -138,7 +138,9 @@ def parse_backend(values: Mapping[str, object]) -> BackendConfig:
         ),
         queue_max_age_s=_seconds(values.get("queue_max_age_s", 86_400.0), where + "queue_max_age_s"),
         in_flight=_size(values.get("in_flight", 1), where + "in_flight", least=1, most=64),
-        max_merged_bytes=_size(values.get("max_merged_bytes", 1 << 20), where + "max_merged_bytes", least=0),
+        max_merged_bytes=_size(
+            values.get("max_merged_bytes", 256 << 10), where + "max_merged_bytes", least=0
+        ),
         ticks=_flag(values.get("ticks", False), where + "ticks"),
         proxy_from_env=_flag(values.get("proxy_from_env", False), where + "proxy_from_env"),
     )

@@ -69,7 +69,7 @@ class DiskQueue:
         self._unsynced: set[Segment] = set()
         self._new_file = False
 
-    def open(self) -> None:
+    def open(self, now_unix_ns: int) -> None:
         """See `ForwardQueue.open`."""
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -85,7 +85,7 @@ class DiskQueue:
         for segment in found:
             self._number = segment.number
             try:
-                frame_bytes, damaged = segment.load(self._serial)
+                damaged = segment.load(self._serial)
             except PermissionError as error:
                 raise QueueUnavailable(f"{segment.path} cannot be read: {error.strerror}") from error
             except OSError:  # the disk's fault, and it may recover: the file stays for the next start
@@ -98,8 +98,9 @@ class DiskQueue:
             self._serial = segment.next_free_serial
             self._segments.append(segment)
             self._waiting += segment.pending
-            self._waiting_bytes += frame_bytes + segment.pending * _BOOKKEEPING_BYTES
+            self._waiting_bytes += _cost_of(segment)
         self._drop_overflow()
+        self._drop_expired(now_unix_ns)
 
     def append(self, body: bytes, encoding: Encoding, now_unix_ns: int) -> int:
         """See `ForwardQueue.append`."""
@@ -132,23 +133,44 @@ class DiskQueue:
         return segment
 
     def _drop_overflow(self) -> None:
-        while self._waiting_bytes > self._max_bytes and (oldest := self._pop()) is not None:
-            self.counts.overflowed += 1
+        while (too_many := self._waiting_bytes - self._max_bytes) > 0:
+            segment = self._oldest_waiting()
+            if segment is None:
+                return
+            if not self._returned and segment.untouched and _cost_of(segment) <= too_many:
+                # At once: a large request may push out very many small ones.
+                self.counts.overflowed += segment.pending
+                self._waiting -= segment.pending
+                self._waiting_bytes -= _cost_of(segment)
+                self._remove(segment)
+            elif (oldest := self._pop()) is not None:
+                self.counts.overflowed += 1
+                self._forget(oldest[0], oldest[1])
+
+    def _oldest_waiting(self) -> Segment | None:
+        """The first segment with a request that was never taken, or the returned ones are in; `None`: there is none."""
+        if self._returned:
+            return self._returned[0][0]
+        return next((segment for segment in self._segments if segment.untaken), None)
+
+    def _drop_expired(self, now_unix_ns: int) -> None:
+        while (oldest_unix_ns := self.oldest_unix_ns()) is not None:
+            if not too_old(oldest_unix_ns, self._max_age_s, now_unix_ns) or (oldest := self._pop()) is None:
+                return
+            self.counts.expired += 1
             self._forget(oldest[0], oldest[1])
 
     def _pop(self) -> tuple[Segment, int, Entry | None] | None:
         """The oldest request that waits, which then waits no longer; the entry if it was read before."""
         entry: Entry | None = None
+        segment = self._oldest_waiting()
+        if segment is None:
+            return None
         if self._returned:
-            segment, entry = self._returned.popleft()
+            _, entry = self._returned.popleft()
             serial = entry.serial
         else:
-            for segment in self._segments:
-                if (found := segment.next_serial()) is not None:
-                    serial = found
-                    break
-            else:
-                return None
+            serial = segment.next_serial()
         self._waiting -= 1
         self._waiting_bytes -= segment.frame_bytes(serial) + _BOOKKEEPING_BYTES
         return segment, serial, entry
@@ -216,14 +238,13 @@ class DiskQueue:
         segment.settle(serial)
         if segment.pending:
             return
-        if segment is not self._active:
-            self._remove(segment)
-        elif not segment.reset():
-            self._active = None
+        if segment is not self._active or not segment.reset():
             self._remove(segment)
 
     def _remove(self, segment: Segment) -> None:
         self._segments.remove(segment)
+        if segment is self._active:
+            self._active = None
         self._unsynced.discard(segment)
         segment.remove()
 
@@ -239,7 +260,6 @@ class DiskQueue:
         cleared = self.entries
         for segment in tuple(self._segments):
             self._remove(segment)
-        self._active = None
         self._returned.clear()
         self._taken.clear()
         self._waiting = self._waiting_bytes = self._taken_bytes = 0
@@ -264,10 +284,9 @@ class DiskQueue:
     def oldest_unix_ns(self) -> int | None:
         """See `ForwardQueue.oldest_unix_ns`."""
         known = [entry.accepted_unix_ns for _, entry in (*self._taken.values(), *self._returned)]
-        for segment in self._segments:
-            if (accepted_unix_ns := segment.next_accepted_unix_ns()) is not None:
-                known.append(accepted_unix_ns)
-                break
+        first = next((segment for segment in self._segments if segment.untaken), None)
+        if first is not None and (accepted_unix_ns := first.next_accepted_unix_ns()) is not None:
+            known.append(accepted_unix_ns)
         return min(known, default=None)
 
     def unsynced(self) -> list[int]:
@@ -291,3 +310,8 @@ class DiskQueue:
         """See `ForwardQueue.close`."""
         for segment in self._segments:
             segment.close()
+
+
+def _cost_of(segment: Segment) -> int:
+    """What the requests of a segment that are not settled count towards the bound."""
+    return segment.pending_bytes + segment.pending * _BOOKKEEPING_BYTES

@@ -66,8 +66,8 @@ class ForwardQueue(Protocol):
     survives: bool
     """Whether what is queued outlives the process."""
 
-    def open(self) -> None:
-        """Find what waits from before. The only call that may be made on another thread.
+    def open(self, now_unix_ns: int) -> None:
+        """Find what waits from before, and drop what is too old. The only call that may be made on another thread.
 
         Raises:
             QueueUnavailable: it cannot be opened.

@@ -89,7 +89,7 @@ class Forwarder:
                 self._senders.append(sender)
                 for signal in config.signals:
                     queue = self._queue(config, signal)
-                    await asyncio.to_thread(queue.open)
+                    await asyncio.to_thread(queue.open, self._clock.time_unix_ns())
                     courier = Courier(
                         signal, config, queue, sender, to_protobuf=self._to_protobuf, clock=self._clock
                     )

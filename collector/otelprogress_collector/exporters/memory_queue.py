@@ -29,7 +29,7 @@ class MemoryQueue:
         self._taken: dict[int, Entry] = {}
         self._taken_bytes = 0
 
-    def open(self) -> None:
+    def open(self, now_unix_ns: int) -> None:
         """Nothing waits from before."""
 
     def append(self, body: bytes, encoding: Encoding, now_unix_ns: int) -> int:

@@ -39,6 +39,10 @@ class Segment:
         """Bytes of the file that are in use."""
         self.pending = 0
         """Frames that are not settled."""
+        self.pending_bytes = 0
+        """What these take in the file."""
+        self.untaken = 0
+        """Frames that `next_serial` has not reached, nor been settled before."""
         self._marker = marker
         self._fd = -1
         self._frames = array("Q")  # place and size; 0: settled before it was taken
@@ -66,11 +70,8 @@ class Segment:
         name = _NAME.match(path.name)
         return None if name is None else cls(path, int(name[1], 16), bytes.fromhex(name[2]))
 
-    def load(self, first_serial: int) -> tuple[int, int]:
-        """Read what a former process left; nothing may be appended afterwards.
-
-        Returns:
-            The bytes of the frames that wait, and how many stretches were damaged.
+    def load(self, first_serial: int) -> int:
+        """Read what a former process left, and how many stretches of it are damaged. Nothing may be appended any more.
 
         Raises:
             OSError: the file cannot be read.
@@ -81,8 +82,9 @@ class Segment:
         self.size = len(data)
         self._first = first_serial
         self._frames.extend(at << _SIZE_BITS | size for at, size in result.waiting)
-        self.pending = len(result.waiting)
-        return sum(size for _, size in result.waiting), result.damaged
+        self.pending = self.untaken = len(result.waiting)
+        self.pending_bytes = sum(size for _, size in result.waiting)
+        return result.damaged
 
     def append(self, body: bytes, encoding: Encoding, now_unix_ns: int) -> int:
         """Write a frame; it survives the process once this returns. Returns its serial number.
@@ -105,6 +107,8 @@ class Segment:
         self._frames.append(at << _SIZE_BITS | end - at)
         self.size = end
         self.pending += 1
+        self.untaken += 1
+        self.pending_bytes += end - at
         return self.next_free_serial - 1
 
     def _cut(self, size: int) -> None:
@@ -113,13 +117,22 @@ class Segment:
         except OSError:
             return
 
-    def next_serial(self) -> int | None:
-        """Take the next frame; `None`: all were taken."""
-        while self._cursor < len(self._frames):
-            self._cursor += 1
-            if self._frames[self._cursor - 1]:
-                return self._first + self._cursor - 1
-        return None
+    def next_serial(self) -> int:
+        """Take the next frame; there has to be one that is untaken."""
+        self.untaken -= 1
+        self._cursor = self._next_waiting() + 1
+        return self._first + self._cursor - 1
+
+    def _next_waiting(self) -> int:
+        at = self._cursor
+        while not self._frames[at]:
+            at += 1
+        return at
+
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing of it was ever taken."""
+        return self._cursor == 0
 
     @property
     def next_free_serial(self) -> int:
@@ -146,20 +159,25 @@ class Segment:
 
     def next_accepted_unix_ns(self) -> int | None:
         """When the next frame to be taken was accepted; `None`: there is none, or it cannot be read."""
-        for frame in self._frames[self._cursor : self._cursor + 1]:
-            try:
-                data = os.pread(self._descriptor(), HEADER_BYTES, frame >> _SIZE_BITS)
-            except OSError:
-                return None
-            header = read_header(data, 0, self._marker)
-            return None if header is None else header.accepted_unix_ns
-        return None
+        if not self.untaken:
+            return None
+        frame = self._frames[self._next_waiting()]
+        try:
+            header = read_header(
+                os.pread(self._descriptor(), HEADER_BYTES, frame >> _SIZE_BITS), 0, self._marker
+            )
+        except OSError:
+            return None
+        return None if header is None else header.accepted_unix_ns
 
     def settle(self, serial: int) -> None:
         """Forget a frame: what stood in it is overwritten. Never raises: at worst it is delivered again one day."""
         frame = self._frames[serial - self._first]
         self._frames[serial - self._first] = 0
+        if not self.was_taken(serial):
+            self.untaken -= 1
         self.pending -= 1
+        self.pending_bytes -= frame & _SIZE_MASK
         if not self.pending:
             return  # the file goes as a whole
         try:
@@ -186,7 +204,7 @@ class Segment:
         Raises:
             OSError: none is left.
         """
-        return os.dup(self._descriptor())
+        return os.dup(self._fd) if self._fd >= 0 else self._open()
 
     def remove(self) -> None:
         """Delete the file. Never raises."""
@@ -204,8 +222,11 @@ class Segment:
 
     def _descriptor(self) -> int:
         if self._fd < 0:
-            self._fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            self._fd = self._open()
         return self._fd
+
+    def _open(self) -> int:
+        return os.open(self.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
 
 
 def _without(pieces: list[bytes | memoryview], written: int) -> list[bytes | memoryview]:

@@ -15,10 +15,10 @@ from otelprogress_collector.exporters.forward_queue import QueueUnavailable
 from tests.waiting import eventually
 
 
-def opened(directory: Path, **settings) -> DiskQueue:
+def opened(directory: Path, *, at_unix_ns: int = 0, **settings) -> DiskQueue:
     settings = {"max_bytes": 1 << 20, "segment_bytes": 300, **settings}
     queue = DiskQueue(directory, **settings)
-    queue.open()
+    queue.open(at_unix_ns)
     return queue
 
 
@@ -150,6 +150,32 @@ def test_a_smaller_bound_holds_for_what_waits_from_before(directory):
     assert again.size_bytes <= 500
     assert bodies(again) == numbered(20)[-5:]
     assert again.counts.overflowed == 15
+
+
+def test_what_grew_too_old_while_nobody_ran_is_dropped_at_the_start(directory):
+    queue = opened(directory)
+    append(queue, *numbered(20))
+    queue.append(b"young", "protobuf", 5_000_000_000)
+    again = opened(directory, max_age_s=2.0, at_unix_ns=6_000_000_000)
+    assert (again.entries, again.counts.expired) == (1, 20)
+    assert again.take(6_000_000_000).body == b"young"
+
+
+def test_one_large_request_pushes_out_whole_files_of_small_ones(directory, monkeypatch):
+    queue = opened(directory, max_bytes=10_000, segment_bytes=500)
+    append(queue, *numbered(100, 40))
+    first = queue.take(7)
+    one_by_one = []
+    monkeypatch.setattr(
+        queue, "_forget", lambda *place, forget=queue._forget: one_by_one.append(forget(*place))
+    )
+    append(queue, b"large" * 1_900)
+    left = bodies(queue)
+    assert left == [*numbered(100, 40)[100 - (len(left) - 1) :], b"large" * 1_900]
+    assert queue.counts.overflowed == 100 - 1 - (len(left) - 1)
+    assert len(one_by_one) < 20
+    assert first.body == numbered(1, 40)[0]
+    assert queue.entries == len(left) + 1
 
 
 def test_a_torn_tail_costs_only_what_was_never_acknowledged(directory):
@@ -339,7 +365,7 @@ import sys
 from pathlib import Path
 from otelprogress_collector.exporters.disk_queue import DiskQueue
 queue = DiskQueue(Path(sys.argv[1]), max_bytes=1 << 28, segment_bytes=1 << 16)
-queue.open()
+queue.open(0)
 number = 0
 while True:
     queue.append(b"%08d" % number + b"x" * (number * 37 % 5000), "protobuf", 7)

@@ -24,7 +24,7 @@ def make(request, tmp_path):
         else:
             directory = tmp_path / f"queue-{len(made)}"
             one = DiskQueue(directory, max_bytes=max_bytes, max_age_s=max_age_s, segment_bytes=segment_bytes)
-        one.open()
+        one.open(0)
         made.append(one)
         return one
 
@@ -231,7 +231,7 @@ class Queues(RuleBasedStateMachine):
 
     def opened(self) -> DiskQueue:
         queue = DiskQueue(self.directory, max_bytes=self.MAX_BYTES, segment_bytes=200)
-        queue.open()
+        queue.open(0)
         return queue
 
     taken = Bundle("taken")

@@ -268,7 +268,7 @@ async def test_leaving_does_not_wait_for_a_dead_or_hanging_backend(tmp_path, htt
 
 def left_on_disk(data_dir, name: str) -> DiskQueue:
     queue = DiskQueue(data_dir / "forward" / name / "traces", max_bytes=1 << 20)
-    queue.open()
+    queue.open(0)
     queue.close()
     return queue
 

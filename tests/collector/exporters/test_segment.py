@@ -22,7 +22,19 @@ def append(segment, *bodies: bytes) -> list[int]:
 def test_serial_numbers_follow_those_before(segment):
     assert append(segment, b"a", b"b") == [100, 101]
     assert segment.next_free_serial == 102
-    assert [segment.next_serial(), segment.next_serial(), segment.next_serial()] == [100, 101, None]
+    assert segment.untouched
+    assert [segment.next_serial(), segment.next_serial()] == [100, 101]
+    assert (segment.untaken, segment.pending, segment.untouched) == (0, 2, False)
+
+
+def test_what_was_settled_before_it_was_taken_is_stepped_over(segment):
+    append(segment, b"a", b"b", b"c")
+    segment.settle(100)
+    segment.settle(101)
+    assert (segment.untaken, segment.pending) == (1, 1)
+    assert segment.next_accepted_unix_ns() == 1
+    assert segment.next_serial() == 102
+    assert segment.next_accepted_unix_ns() is None
 
 
 def test_an_emptied_segment_never_uses_a_number_twice(segment):
