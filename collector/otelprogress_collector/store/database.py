@@ -9,6 +9,7 @@ from typing import Final
 
 from otelprogress_collector.store.interface import Durability
 from otelprogress_collector.store.records import META_COLUMNS, BadRecord, meta_of, values_of_meta
+from otelprogress_collector.store.statements import KEPT_STATEMENTS
 
 PAGE_BYTES: Final = 4096
 MAX_WAL_BYTES: Final = 64 * 2**20
@@ -34,7 +35,13 @@ def connect(path: Path, durability: Durability, *, cache_kib: int = 2048) -> sql
     Raises:
         sqlite3.Error: as the disk has it.
     """
-    connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(
+        path,
+        timeout=_BUSY_TIMEOUT_S,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=KEPT_STATEMENTS,
+    )
     try:
         connection.text_factory = bytes
         for pragma in (

@@ -47,8 +47,8 @@ class JournalRow(msgspec.Struct, frozen=True, gc=False, kw_only=True, array_like
     evicted: bool = False
 
 
-class RunRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """The state of one run, as `model.persistence` dumped it."""
+class RunRow(msgspec.Struct, frozen=True, gc=False, kw_only=True, array_like=True):
+    """The state of one run, as `model.persistence` dumped it. Kept on the disk as `JournalRow` is."""
 
     run_id: str
     state: bytes
@@ -199,7 +199,7 @@ class Store(Protocol):
         """
 
     def size_bytes(self) -> int:
-        """What it takes on the disk (or in memory), about: without room to be used again, and the write-ahead log."""
+        """What it takes on the disk (or in memory), about, without room that will be used again."""
 
     def backup(self, path: str) -> None:
         """A consistent copy, while it is in use; what was at `path` is replaced. Whoever opens it gets a new epoch.

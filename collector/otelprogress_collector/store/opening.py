@@ -33,7 +33,7 @@ from otelprogress_collector.store.verification import (
 )
 
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
-_CACHE_KIB: Final = 16_384
+_CACHE_KIB: Final = 4_096
 
 
 class How(msgspec.Struct, frozen=True, kw_only=True):

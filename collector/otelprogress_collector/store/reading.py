@@ -12,27 +12,23 @@ from typing import Final
 
 from otelprogress_collector.store.database import TRIMMED_TO
 from otelprogress_collector.store.durations import Key, Took
-from otelprogress_collector.store.interface import JournalRow, RunRow, StoreCorrupt
+from otelprogress_collector.store.interface import JournalRow, StoreCorrupt
 from otelprogress_collector.store.records import (
     CHUNK_COLUMNS,
     CLOSED_COLUMNS,
     DURATION_COLUMNS,
     NUMBER_COLUMNS,
-    RUN_COLUMNS,
     BadRecord,
     Chunk,
     closed_of,
     durations_of,
     meta_of,
     number_of,
-    run_of,
 )
 
 _SLICE_BYTES: Final = 2**20
-_SLICE_RUNS: Final = 500
 
 _CHUNKS: Final = f"SELECT {CHUNK_COLUMNS} FROM journal"  # noqa: S608  our own names
-_RUNS_AFTER: Final = f"SELECT place, {RUN_COLUMNS} FROM runs WHERE place > ? ORDER BY place LIMIT ?"  # noqa: S608
 _CLOSED: Final = f"SELECT {CLOSED_COLUMNS} FROM closed ORDER BY place"  # noqa: S608
 _NUMBERS: Final = f"SELECT {NUMBER_COLUMNS} FROM numbers"  # noqa: S608
 _DURATIONS: Final = (
@@ -120,22 +116,6 @@ def journal_tail(connection: sqlite3.Connection, count: int) -> list[JournalRow]
         found += len(parts[-1])
     rows = [row for part in reversed(parts) for row in part]
     return rows[max(0, len(rows) - count) :]
-
-
-def runs(connection: sqlite3.Connection) -> Iterator[RunRow]:
-    """Every run, in the order in which they were first kept.
-
-    Raises:
-        StoreCorrupt: one is not what was written.
-    """
-    place = 0
-    while rows := connection.execute(_RUNS_AFTER, (place, _SLICE_RUNS)).fetchall():
-        place = rows[-1][0]
-        for _, *values in rows:
-            try:
-                yield run_of(tuple(values))
-            except BadRecord as error:
-                raise StoreCorrupt(f"a run is not what was written: {error}") from error
 
 
 def numbers(connection: sqlite3.Connection) -> dict[str, int]:

@@ -17,14 +17,18 @@ from otelprogress_collector.store.interface import JournalRow, RunRow
 
 MAX_CHUNK_ROWS: Final = 256
 """Entries in one row of the journal: what a flipped bit can cost at most, beside what comes after it."""
+MAX_CHANGED_RUNS: Final = 1024
+"""Runs in one row of changes."""
 MAX_CHUNK_BYTES: Final = 4 * 2**20
 """Of events in one row, unless a single one is larger: a slice of the journal is never much more in memory."""
 
 _ENCODE: Final = msgspec.msgpack.Encoder().encode
 _DECODE_ENTRIES: Final = msgspec.msgpack.Decoder(list[JournalRow]).decode
+_DECODE_CHANGES: Final = msgspec.msgpack.Decoder(tuple[list[str], list[RunRow]]).decode
 _DECODE_TOOK: Final = msgspec.msgpack.Decoder(list[Took]).decode
 
 CHUNK_COLUMNS: Final = "last_offset, first_offset, newest_unix_ns, entries, crc"
+CHANGES_COLUMNS: Final = "place, changes, crc"
 RUN_COLUMNS: Final = "run_id, state, live, ended_at_unix_ns, crc"
 CLOSED_COLUMNS: Final = "run_id, crc"
 NUMBER_COLUMNS: Final = "slug, number, crc"
@@ -59,10 +63,7 @@ class Chunk(NamedTuple):
     def rows(self) -> list[JournalRow]:
         """Its entries, checked."""
         _check(self.crc, _crc_of_chunk, *self[:4])
-        try:
-            return _DECODE_ENTRIES(self.entries)
-        except msgspec.DecodeError as error:
-            raise BadRecord(f"entries {self.first_offset} to {self.last_offset}: {error}") from error
+        return _DECODE_ENTRIES(self.entries)
 
 
 def chunks_of(journal: Sequence[JournalRow], max_rows: int = MAX_CHUNK_ROWS) -> Iterator[Chunk]:
@@ -74,6 +75,27 @@ def chunks_of(journal: Sequence[JournalRow], max_rows: int = MAX_CHUNK_ROWS) -> 
             continue
         fields = (part[-1].offset, part[0].offset, max([row.time_unix_ns for row in part]), _ENCODE(part))
         yield Chunk(*fields, _crc_of_chunk(*fields))
+
+
+def values_of_changes(last_place: int, forgotten: Sequence[str], runs: Sequence[RunRow]) -> Iterator[Values]:
+    """What to write for what became of runs: first those that are forgotten, then the new states.
+
+    Raises:
+        OverflowError: an end cannot be kept.
+    """
+    if any(run.ended_at_unix_ns is not None and run.ended_at_unix_ns >> 63 for run in runs):
+        raise OverflowError("the end of a run is before 1970 or has more than 63 bits")
+    for start in range(0, max(len(runs), 1), MAX_CHANGED_RUNS):
+        last_place += 1
+        changes = _ENCODE((() if start else forgotten, runs[start : start + MAX_CHANGED_RUNS]))
+        yield (last_place, changes, _crc_of_changes(last_place, changes))
+
+
+def changes_of(values: Values) -> tuple[list[str], list[RunRow]]:
+    """Who is forgotten, and the new states, checked."""
+    place, changes, crc = values
+    _check(crc, _crc_of_changes, place, changes)
+    return _DECODE_CHANGES(changes)
 
 
 def values_of_run(run: RunRow) -> Values:
@@ -154,6 +176,10 @@ def _check(crc: object, compute: Any, *fields: object) -> None:
 
 def _crc_of_chunk(last_offset: int, first_offset: int, newest_unix_ns: int, entries: bytes) -> int:
     return crc32(b"%d %d %d" % (first_offset, last_offset, newest_unix_ns), crc32(entries))
+
+
+def _crc_of_changes(place: int, changes: bytes) -> int:
+    return crc32(b"%d" % place, crc32(changes))
 
 
 def _crc_of_run(run_id: bytes, state: bytes, live: int, ended_at_unix_ns: int | None) -> int:

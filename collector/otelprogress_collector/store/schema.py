@@ -34,6 +34,12 @@ CREATE TABLE journal (
     entries BLOB NOT NULL,
     crc INTEGER NOT NULL
 );
+-- States of runs as they came, a row for each commit, until upkeep carries them over into `runs` (run_changes.py).
+CREATE TABLE run_changes (
+    place INTEGER PRIMARY KEY,
+    changes BLOB NOT NULL,
+    crc INTEGER NOT NULL
+);
 CREATE TABLE runs (
     place INTEGER PRIMARY KEY,
     run_id TEXT NOT NULL UNIQUE,

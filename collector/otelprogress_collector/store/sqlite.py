@@ -21,7 +21,6 @@ import msgspec
 from otelprogress.model.estimate import Baseline
 from otelprogress_collector.store import reading, retention
 from otelprogress_collector.store.backup import copy_database
-from otelprogress_collector.store.checkpointer import AFTER_BYTES, Checkpointer
 from otelprogress_collector.store.data_dir import DataDir
 from otelprogress_collector.store.database import (
     CURSOR_SECRET,
@@ -49,12 +48,16 @@ from otelprogress_collector.store.interface import (
 from otelprogress_collector.store.mark import Mark, MarkFile
 from otelprogress_collector.store.opening import How, open_database, read_boot_id
 from otelprogress_collector.store.records import chunks_of
+from otelprogress_collector.store.run_changes import read_runs
 from otelprogress_collector.store.schema import MIGRATIONS, Migration, transaction
+from otelprogress_collector.store.upkeep import AFTER_BYTES, Upkeep
 from otelprogress_collector.store.verification import TAIL_OFFSETS, look_at_slice
 from otelprogress_collector.store.writing import write_batch
 
 TRIM_S: Final = 0.04
 """How long one call of `trim` goes on making the file shorter."""
+RUN_BYTES: Final = 64
+"""About what a state of a run takes beside the state."""
 _PROBE_WAIT_S: Final = 0.1
 _MIN_PROBE_BYTES: Final = 64 * 2**10
 _MAX_PROBE_BYTES: Final = 4 * 2**20
@@ -70,7 +73,7 @@ class SqliteStore:
         boot_id: of this start of the machine; empty: ask it.
         migrations: the tables.
         tail_offsets: how many of the newest rows are checked before the store serves.
-        checkpoint_after_bytes: how much is appended between two checkpoints.
+        upkeep_after_bytes: appended, or changed of runs, before upkeep has something to do.
     """
 
     def __init__(
@@ -81,7 +84,7 @@ class SqliteStore:
         boot_id: str = "",
         migrations: Sequence[Migration] = MIGRATIONS,
         tail_offsets: int = TAIL_OFFSETS,
-        checkpoint_after_bytes: int = AFTER_BYTES,
+        upkeep_after_bytes: int = AFTER_BYTES,
     ) -> None:
         self.durability: Durability = durability
         self._path = Path(data_dir)
@@ -91,7 +94,7 @@ class SqliteStore:
             migrations=migrations,
             tail_offsets=tail_offsets,
         )
-        self._checkpoint_after_bytes = checkpoint_after_bytes
+        self._upkeep_after_bytes = upkeep_after_bytes
         self._parts: _Parts | None = None
         self._closed = False
         self._writing = threading.Lock()
@@ -107,7 +110,7 @@ class SqliteStore:
         if self._parts is None:
             if self._closed:
                 raise StoreUnavailable("the store was closed")
-            self._parts = _open_parts(self._path, self._how, self._writing, self._checkpoint_after_bytes)
+            self._parts = _open_parts(self._path, self._how, self._writing, self._upkeep_after_bytes)
             self._head = self._parts.opened.head
         return self._parts.opened
 
@@ -124,7 +127,8 @@ class SqliteStore:
         with self._writing:
             parts = self._open_parts
             check_offsets(batch, self._head)
-            size_bytes = rows_size(batch.journal) + sum(len(run.state) for run in batch.runs)
+            runs_bytes = sum([len(run.state) + RUN_BYTES for run in batch.runs])
+            size_bytes = rows_size(batch.journal) + runs_bytes
             try:
                 chunks = list(chunks_of(batch.journal))
                 with transaction(parts.writer):
@@ -133,14 +137,14 @@ class SqliteStore:
                 raise ValueError(f"this cannot be kept: {error}") from error
             except sqlite3.Error as error:
                 self._failed_bytes = size_bytes
-                parts.checkpointer.hurry()
+                parts.upkeep.hurry()
                 raise self._unavailable("nothing was written", error) from error
             if chunks:
                 self._head = chunks[-1].last_offset
                 # It only tells the next start what to expect: the batch is safe without it.
                 with contextlib.suppress(OSError):
                     parts.mark.write(Mark(parts.opened.epoch, self._head, parts.inode))
-            parts.checkpointer.appended(size_bytes)
+            parts.upkeep.appended(size_bytes, runs_bytes)
 
     def probe(self) -> bool:
         """Whether an `append` would have room again. See `Store.probe`."""
@@ -186,12 +190,12 @@ class SqliteStore:
                     keep_from=keep_from,
                 )
                 if slice_ is not None:
-                    with self._writing, transaction(parts.writer):
-                        retention.drop(parts.writer, slice_)
+                    with self._writing, transaction(parts.side):
+                        retention.drop(parts.side, slice_)
                 end_s = time.monotonic() + TRIM_S
                 while retention.has_room_to_give_back(parts.side) and time.monotonic() < end_s:
                     with self._writing:
-                        retention.give_room_back(parts.writer)
+                        retention.give_room_back(parts.side)
         except sqlite3.Error as error:
             raise self._unavailable("the journal could not be trimmed", error) from error
         return slice_.entries if slice_ is not None else 0
@@ -210,8 +214,11 @@ class SqliteStore:
 
     def runs(self) -> Iterator[RunRow]:
         """The state of every run that is kept. See `Store.runs`."""
-        with self._reading():
-            yield from reading.runs(self._open_parts.reader)
+        path = self._open_parts.folder.database
+        # A view of its own: states wander from one table to the other meanwhile.
+        with self._reading(), contextlib.closing(connect(path, self.durability)) as connection:
+            connection.execute("BEGIN")
+            yield from read_runs(connection)
 
     def numbers(self) -> dict[str, int]:
         """The last handle number given, by slug."""
@@ -254,7 +261,7 @@ class SqliteStore:
         parts = self._parts
         if parts is None:
             return
-        parts.checkpointer.close()
+        parts.upkeep.close()
         with self._beside, self._writing:
             self._parts = None
             parts.close()
@@ -297,17 +304,17 @@ class _Parts(msgspec.Struct, kw_only=True):
     """The host's."""
     side: sqlite3.Connection
     """Used by whoever holds `beside`."""
-    checkpointer: Checkpointer
+    upkeep: Upkeep
 
     def close(self) -> None:
-        """Give it back; the checkpointer is closed by then."""
+        """Give it back; upkeep is closed by then."""
         for connection in (self.side, self.reader, self.writer):
             close_quietly(connection)
         self.mark.close()
         self.folder.release()
 
 
-def _open_parts(path: Path, how: How, writing: threading.Lock, checkpoint_after_bytes: int) -> _Parts:
+def _open_parts(path: Path, how: How, writing: threading.Lock, upkeep_after_bytes: int) -> _Parts:
     with contextlib.ExitStack() as undo:
         folder = DataDir(path)
         undo.callback(folder.release)
@@ -319,13 +326,13 @@ def _open_parts(path: Path, how: How, writing: threading.Lock, checkpoint_after_
         writer, opened = open_database(folder, mark, how)
         undo.callback(close_quietly, writer)
         try:
-            others = [
-                undo.enter_context(contextlib.closing(connect(folder.database, how.durability)))
-                for _ in range(2)
-            ]
-            checkpointer = Checkpointer(
-                lambda: connect(folder.database, how.durability), writing, checkpoint_after_bytes
+            reader, side, upkeeper = (
+                undo.enter_context(
+                    contextlib.closing(connect(folder.database, how.durability, cache_kib=kib))
+                )
+                for kib in (2_048, 4_096, 16_384)
             )
+            (changes_bytes,) = reader.execute("SELECT sum(length(changes)) FROM run_changes").fetchone()
         except sqlite3.Error as error:
             raise StoreUnavailable(f"{folder.database} cannot be opened: {error}") from error
         undo.pop_all()
@@ -336,7 +343,9 @@ def _open_parts(path: Path, how: How, writing: threading.Lock, checkpoint_after_
             opened=opened,
             cursor_secret=opened.cursor_secret,
             writer=writer,
-            reader=others[0],
-            side=others[1],
-            checkpointer=checkpointer,
+            reader=reader,
+            side=side,
+            upkeep=Upkeep(
+                upkeeper, writing, changes_bytes=int(changes_bytes or 0), after_bytes=upkeep_after_bytes
+            ),
         )

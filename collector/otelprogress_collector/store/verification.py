@@ -15,6 +15,7 @@ from otelprogress_collector.store.faults import Malformed
 from otelprogress_collector.store.interface import Verified
 from otelprogress_collector.store.reading import chunks_after, first_offset, newest_chunks, oldest_chunk
 from otelprogress_collector.store.records import (
+    CHANGES_COLUMNS,
     CLOSED_COLUMNS,
     DURATION_COLUMNS,
     NUMBER_COLUMNS,
@@ -22,6 +23,7 @@ from otelprogress_collector.store.records import (
     BadRecord,
     Chunk,
     Values,
+    changes_of,
     closed_of,
     durations_of,
     number_of,
@@ -34,7 +36,7 @@ SMALL_BYTES: Final = 64 * 2**20
 """Up to this size SQLite's own check goes over the whole file: some 0.2 s."""
 _SLICE_BYTES: Final = 8 * 2**20
 
-_ALL_BUT_JOURNAL: Final = ("meta", "runs", "closed", "numbers", "durations")
+_ALL_BUT_JOURNAL: Final = ("meta", "run_changes", "runs", "closed", "numbers", "durations")
 
 
 def check_structure(connection: sqlite3.Connection, *, thorough: bool) -> str | None:
@@ -130,6 +132,7 @@ def drop_bad_runs(connection: sqlite3.Connection) -> str | None:
 def drop_bad_rows(connection: sqlite3.Connection) -> list[str]:
     """Drop what is not what was written of all that is neither journal nor runs; returns what was done."""
     found = (
+        _drop_bad(connection, "run_changes", CHANGES_COLUMNS, 0, changes_of),
         _drop_bad(connection, "closed", CLOSED_COLUMNS, 1, closed_of),
         _drop_bad(connection, "numbers", NUMBER_COLUMNS, 1, number_of),
         _drop_bad(connection, "durations", DURATION_COLUMNS, 3, durations_of),
