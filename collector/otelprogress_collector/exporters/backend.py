@@ -61,7 +61,8 @@ class BackendConfig:
     """Requests on their way at once, for each signal. Above 1 the order of requests is no longer kept."""
     max_merged_bytes: int = 256 * 1024
     """Once a queue has fallen behind, neighbouring protobuf requests are sent as one of at most so many bytes; the
-    bytes of each stay as they are (protobuf joins messages that way). 0: every request goes by itself, always."""
+    bytes of each stay as they are (protobuf joins messages that way). A crash then repeats at most what was sent as
+    one. 0: every request goes by itself, always."""
     ticks: bool = False
     """Whether requests with nothing but ticks and `writer.alive` are forwarded too."""
     proxy_from_env: bool = False

@@ -446,23 +446,24 @@ class CountingSelector(selectors.DefaultSelector):
 
 
 @pytest.mark.parametrize("state", ["idle", "off", "dead", "hanging"])
-def test_a_forwarder_with_nothing_to_do_does_not_turn_the_loop(tmp_path, http, state):
-    http.default = {"off": Reply(404), "hanging": Reply(hang=True)}.get(state, Reply())
+def test_a_forwarder_with_nothing_to_do_does_not_turn_the_loop(tmp_path, receiver, state):
+    unsupported = grpc.StatusCode.UNIMPLEMENTED if isinstance(receiver, GrpcReceiver) else 404
+    receiver.default = {"off": Reply(unsupported), "hanging": Reply(hang=True)}.get(state, Reply())
+    protocol = "grpc" if isinstance(receiver, GrpcReceiver) else "http/protobuf"
     selector = CountingSelector()
 
     async def main():
-        # A backend that is dead and says when to come back: nothing happens in between.
-        url = dead_url() if state == "dead" else http.url
-        async with forwarding(backend(url, name="a", timeout_s=30), data_dir=tmp_path) as forwarder:
+        url = dead_url() if state == "dead" else receiver.url
+        config = backend(url, name="a", timeout_s=30, protocol=protocol)
+        async with forwarding(config, data_dir=tmp_path) as forwarder:
             await forwarder.accept("traces", b"x", "protobuf")
-            traces = by_backend(forwarder)
             while True:
                 traces = by_backend(forwarder)["a"]
                 if {
                     "idle": traces.delivered,
                     "off": traces.off_reason,
                     "dead": traces.failures >= 3,
-                    "hanging": http.received,
+                    "hanging": receiver.received,
                 }[state]:
                     break
                 await asyncio.sleep(0.01)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otelprogress_collector.exporters.framing import (
@@ -36,11 +36,13 @@ def expected(bodies):
     return [(body, encoding, 1_000 + number) for number, (body, encoding) in enumerate(bodies)]
 
 
+@settings(deadline=None)
 @given(requests)
 def test_what_was_written_is_found_in_order(bodies):
     assert found(written(bodies)) == (expected(bodies), 0)
 
 
+@settings(deadline=None)
 @given(requests)
 def test_a_file_torn_at_any_byte_loses_nothing_but_the_frame_that_was_torn(bodies):
     data = written(bodies)
@@ -53,6 +55,7 @@ def test_a_file_torn_at_any_byte_loses_nothing_but_the_frame_that_was_torn(bodie
         assert found(data[:cut]) == (expected(bodies)[:whole], int(between))
 
 
+@settings(deadline=None)
 @given(requests.filter(bool), st.data())
 def test_a_flipped_bit_costs_the_frame_it_is_in_and_no_other(bodies, data):
     content = bytearray(written(bodies))
@@ -69,6 +72,7 @@ def test_a_flipped_bit_costs_the_frame_it_is_in_and_no_other(bodies, data):
     assert damaged == 1
 
 
+@settings(deadline=None)
 @given(requests, st.binary(max_size=80))
 def test_whatever_stands_before_them_frames_are_found(bodies, garbage):
     frames, damaged = found(garbage + written(bodies))
@@ -76,6 +80,7 @@ def test_whatever_stands_before_them_frames_are_found(bodies, garbage):
     assert damaged == int(bool(garbage))
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=400))
 def test_any_bytes_can_be_scanned(data):
     frames, damaged = found(data)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
@@ -26,12 +26,14 @@ def names_in(body: bytes) -> list[str]:
 requests = st.lists(st.text(max_size=200), max_size=5).map(lambda names: request_with(*names))
 
 
+@settings(deadline=None)
 @given(st.lists(requests, max_size=5))
 def test_joined_requests_hold_the_records_of_each_in_order(bodies):
     assert all(is_whole(body) for body in bodies)
     assert names_in(b"".join(bodies)) == [name for body in bodies for name in names_in(body)]
 
 
+@settings(deadline=None)
 @given(requests, st.data())
 def test_a_request_that_was_cut_is_whole_only_between_two_of_its_fields(body, data):
     cut = data.draw(st.integers(0, len(body)))
@@ -39,6 +41,7 @@ def test_a_request_that_was_cut_is_whole_only_between_two_of_its_fields(body, da
         assert ExportTraceServiceRequest.FromString(body[:cut]) is not None
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=50))
 def test_any_bytes_can_be_asked_about_and_whole_ones_join(body):
     if is_whole(body):
