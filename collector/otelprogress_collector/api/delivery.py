@@ -34,6 +34,25 @@ _HORIZON_S: Final = 1.0
 """Later times than this are looked for by a sweep over all readers, once in as long: most of them move before they come."""
 
 
+class Pace:
+    """Keeps work to a share of the time; what was not used is saved up for a burst.
+
+    Args:
+        now_s: a monotonic clock.
+    """
+
+    def __init__(self, now_s: float) -> None:
+        self._left_s = _BURST_S
+        self._at_s = now_s
+
+    def rest_s(self, busy_s: float, now_s: float) -> float:
+        """How long to rest after `busy_s` of work that ended now; 0: not at all."""
+        earned_s = (now_s - self._at_s) * BUSY_SHARE
+        self._left_s = min(_BURST_S, self._left_s + earned_s) - busy_s
+        self._at_s = now_s
+        return max(0.0, -self._left_s / BUSY_SHARE)
+
+
 class Reader(Protocol):
     """One subscriber of the feed, whatever it is connected by. Its methods must not raise, and must not wait."""
 
@@ -146,7 +165,7 @@ class Delivery:
 
     async def _run(self) -> None:
         self._set_timer(self._clock.monotonic_s())
-        left_s, at_s = _BURST_S, self._clock.monotonic_s()
+        pace = Pace(self._clock.monotonic_s())
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -156,10 +175,8 @@ class Delivery:
             busy_s = await self._pass()
             now_s = self._clock.monotonic_s()
             self._set_timer(now_s)
-            left_s = min(_BURST_S, left_s + (now_s - at_s) * BUSY_SHARE) - busy_s
-            at_s = now_s
-            # Also when there is time: what is written should reach the peers before the next pass.
-            await asyncio.sleep(max(0.0, -left_s / BUSY_SHARE))
+            # 0 is a turn for the others, too: what was written should reach the peers before the next pass.
+            await asyncio.sleep(pace.rest_s(busy_s, now_s))
 
     async def _pass(self) -> float:
         """A turn for everybody who is to have one; how long they took, in seconds."""

@@ -52,6 +52,9 @@ _UNSENT_BYTES: Final = 128 * 1024
 """What the kernel may hold of a connection beyond what the peer has room for."""
 _MAX_HOARD_BYTES: Final = 1024 * 1024
 """Pongs for a peer that pings without reading end here: nothing of ours writes this far."""
+_TOO_MANY_HEADERS: Final = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+)
 _SILENCE: Final = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH})
 _RESET: Final = frozenset({errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED})
 
@@ -191,7 +194,13 @@ class CollectorWebSocket(WebSocketsSansIOProtocol):
         # What came whole before a broken frame counts.
         self.handle_events()
         if self.conn.parser_exc is not None and not self.close_sent:
-            self._refuse_broken()
+            self.handle_parser_exception()
+            self._abort_later()
+        elif not self.handshake_initiated and self.conn.handshake_exc is not None:
+            # The HTTP parser took what this one does not: more header lines, or longer ones.
+            self.transport.write(_TOO_MANY_HEADERS)
+            self.transport.close()
+            self._abort_later()
         if self.buffered_bytes > _MAX_HOARD_BYTES:
             self.transport.abort()
 
@@ -250,14 +259,6 @@ class CollectorWebSocket(WebSocketsSansIOProtocol):
         super().handle_close(event)
         if self.transport.is_closing():
             self._abort_later()
-
-    def _refuse_broken(self) -> None:
-        """What came is no WebSocket frame, or one over the limit; the parser has its close frame ready."""
-        if self.conn.close_sent is None:  # no HTTP request that it takes: there is nothing to close
-            self.transport.close()
-            return
-        self.handle_parser_exception()
-        self._abort_later()
 
     def _abort_later(self) -> None:
         # A transport that is closed first sends what it holds, for as long as the peer likes.

@@ -84,6 +84,8 @@ class FakeAuthority:
             if token_matches(known, token):
                 if principal.expires_at_unix_s is not None and principal.expires_at_unix_s <= now_unix_s:
                     raise Denied("the token expired")
+                if self.revoked(principal):
+                    raise Denied("the token was revoked")
                 return principal
         raise Denied("the token is missing or wrong")
 
