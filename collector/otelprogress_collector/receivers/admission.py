@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Final
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
+from otelprogress_collector.auth.authority import ANONYMOUS_WRITER
 from otelprogress_collector.auth.principal import WRITE, Authority, Denied, Principal
-
-ANYBODY: Final = Principal(actor="anonymous", scopes=frozenset({WRITE}))
-"""Who sends without a token, where none is needed."""
 
 Authenticate = Callable[[Mapping[str, str]], Awaitable[Principal]]
 """The headers of an HTTP request, or the metadata of a gRPC call, with names in lower case: who sends it.
@@ -32,7 +29,7 @@ def authenticate_with(authority: Authority, unix_time_s: Callable[[], float]) ->
     async def authenticate(headers: Mapping[str, str]) -> Principal:
         token = bearer_of(headers)
         if token is None and not authority.required_for_ingest:
-            return ANYBODY
+            return ANONYMOUS_WRITER
         await authority.prepare(token)
         principal = authority.judge(token, unix_time_s())
         if authority.revoked(principal):
@@ -57,3 +54,15 @@ def bearer_of(headers: Mapping[str, str]) -> str | None:
     if scheme.lower() != "bearer" or not token.strip():
         raise Denied("authorization must be a bearer token")
     return token.strip()
+
+
+def by_name(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Headers or metadata by name, in lower case; those that come twice are joined, as HTTP has it.
+
+    So neither of two overrules the other: two tokens are no token, two hosts no host.
+    """
+    found: dict[str, str] = {}
+    for name, value in headers:
+        key = name.lower()
+        found[key] = f"{found[key]}, {value}" if key in found else value
+    return found

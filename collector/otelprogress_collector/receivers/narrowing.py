@@ -9,6 +9,7 @@ import msgspec
 from otelprogress_collector.receivers.frames import groups_of
 from otelprogress_collector.receivers.intake import Encoding, Signal
 from otelprogress_collector.receivers.json_shapes import REQUESTS
+from otelprogress_collector.receivers.limits import Limits
 
 _MEMBERS: Final[dict[Signal, str]] = {
     "traces": "resourceSpans",

@@ -8,13 +8,13 @@ stored); everything else is final. `grpc-status-details-bin` carries the google.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final
 
 import grpc  # type: ignore[import-untyped]  # grpcio ships no types
 import grpc.aio  # type: ignore[import-untyped]
 
-from otelprogress_collector.receivers.admission import Authenticate
+from otelprogress_collector.receivers.admission import Authenticate, by_name
 from otelprogress_collector.receivers.answers import OUR_FAULT, refusal_of, status_message, success
 from otelprogress_collector.receivers.ingest import Ingest
 from otelprogress_collector.receivers.intake import Signal
@@ -107,7 +107,7 @@ class GrpcReceiver:
     def _export(self, signal: Signal) -> Callable[[bytes, Any], Awaitable[bytes]]:
         async def export(body: bytes, context: Any) -> bytes:
             try:
-                principal = await self._authenticate(_text_metadata(context.invocation_metadata()))
+                principal = await self._authenticate(by_name(_texts(context.invocation_metadata())))
                 with self._in_flight.body() as room:
                     room.grow(len(body))
                     return success(await self._ingest.take(signal, body, "protobuf", principal), "protobuf")
@@ -125,10 +125,5 @@ class GrpcReceiver:
         return export
 
 
-def _text_metadata(metadata: Any) -> dict[str, str]:
-    """Metadata by name; of two with one name the first counts."""
-    found: dict[str, str] = {}
-    for key, value in metadata or ():
-        if isinstance(value, str):
-            found.setdefault(key.lower(), value)
-    return found
+def _texts(metadata: Any) -> Iterator[tuple[str, str]]:
+    return ((key, value) for key, value in metadata or () if isinstance(value, str))

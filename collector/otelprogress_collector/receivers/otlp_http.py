@@ -14,7 +14,7 @@ from typing import Final
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from otelprogress_collector.receivers.admission import Authenticate
+from otelprogress_collector.receivers.admission import Authenticate, by_name
 from otelprogress_collector.receivers.answers import (
     CONTENT_TYPES,
     HOST_NOT_ALLOWED,
@@ -133,10 +133,9 @@ class _Endpoint:
         self._in_flight = in_flight
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers: dict[str, str] = {}
-        for name, value in scope["headers"]:
-            # Of two headers with one name the first counts: nothing that follows can overrule it.
-            headers.setdefault(name.decode("latin-1"), value.decode("latin-1"))
+        headers = by_name(
+            (name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]
+        )
         encoding = _ENCODINGS.get(headers.get("content-type", "").partition(";")[0].strip().lower())
         body = _Body(receive)
         try:

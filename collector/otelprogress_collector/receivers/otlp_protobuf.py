@@ -228,9 +228,9 @@ class ProtobufReader:
                         yield
                     if not (by_rule or _OPERATION_BYTES in raw):
                         continue
-                    if scope is None:
-                        scope = _scope_name(scope_group.scope)
                     try:
+                        if scope is None:
+                            scope = _scope_name(scope_group.scope)
                         self._span(raw, scope, origin, reading=reading, sketches=sketches, pending=pending)
                     except InvalidRecord as error:
                         reading.reject(str(error))

@@ -99,7 +99,7 @@ def same(one, other) -> bool:
     return repr(one) == repr(other)  # NaN is not equal to itself, but written alike
 
 
-@settings(max_examples=500)
+@settings(max_examples=300, deadline=None)
 @given(st.lists(logs, max_size=4))
 def test_both_ways_make_the_same_event(several):
     known = KnownAttributes(DEFAULT_LIMITS)
