@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -13,6 +13,7 @@ from otelprogress.protocol import filters
 from otelprogress.protocol.messages import Filter, Level
 from otelprogress_collector.api.problem import Problem
 
+MAX_CURSOR_CHARS: Final = 512
 _MAX_FIELDS: Final = 64
 _LISTS: Final = frozenset({"run", "label", "trace_id", "service", "state"})
 _FILTER: Final = frozenset(Filter.__struct_fields__)
@@ -24,8 +25,8 @@ class StreamParameters(msgspec.Struct, frozen=True, kw_only=True):
     """What `/v1/feed/sse` takes beside a filter."""
 
     level: Level = "milestones"
-    max_rate_hz: float | None = None
-    cursor: str | None = None
+    max_rate_hz: Annotated[float, msgspec.Meta(ge=0.001, le=1e6)] | None = None
+    cursor: Annotated[str, msgspec.Meta(max_length=MAX_CURSOR_CHARS)] | None = None
 
 
 class ViewParameters(msgspec.Struct, frozen=True, kw_only=True):

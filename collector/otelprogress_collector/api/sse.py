@@ -27,7 +27,7 @@ from otelprogress.protocol.session import ServerSession
 from otelprogress_collector.api.access import header_values
 from otelprogress_collector.api.feed import FEED_LIMITS
 from otelprogress_collector.api.problem import Problem, busy
-from otelprogress_collector.api.query import StreamParameters, read_query
+from otelprogress_collector.api.query import MAX_CURSOR_CHARS, StreamParameters, read_query
 from otelprogress_collector.api.wire import SharedWire
 from otelprogress_collector.api.ws_protocol import EXTENSION
 
@@ -44,7 +44,6 @@ RETRY_MS: Final = 1_000
 """How long a browser waits before it comes back."""
 _SUBSCRIPTION: Final = "1"
 _SOONEST_S: Final = 0.001
-_MAX_CURSOR_CHARS: Final = 512
 _HEADERS: Final = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store"),
@@ -284,8 +283,8 @@ class Streams:
         )
         resumed = [value for value in header_values(scope, b"last-event-id") if value]
         cursor = resumed[-1] if resumed else asked.cursor
-        if cursor is not None and len(cursor) > _MAX_CURSOR_CHARS:
-            raise Problem(HTTPStatus.BAD_REQUEST, f"a cursor has at most {_MAX_CURSOR_CHARS} characters")
+        if cursor is not None and len(cursor) > MAX_CURSOR_CHARS:
+            raise Problem(HTTPStatus.BAD_REQUEST, f"a cursor has at most {MAX_CURSOR_CHARS} characters")
         if self.draining:
             raise busy("the collector ends or restarts", 1)
         if len(self._readers) >= self._limits.max_feed_clients:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
+import aiohttp
 import uvicorn
 from starlette.applications import Starlette
 
@@ -201,3 +203,40 @@ def serving(
             assert not thread.is_alive()
     if failed:
         raise failed[0]
+
+
+class Answer:
+    """One HTTP answer, read."""
+
+    def __init__(self, status: int, headers: Any, body: bytes) -> None:
+        self.status = status
+        self.headers = headers
+        self.body = body
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def media_type(self) -> str:
+        return self.headers["Content-Type"].partition(";")[0]
+
+
+async def get(
+    served: Served,
+    path: str,
+    *,
+    token: str | None = TOKEN,
+    headers: dict[str, str] | None = None,
+    parameters: Any = None,
+    method: str = "GET",
+) -> Answer:
+    """Ask the server once."""
+    asked = {"Authorization": f"Bearer {token}"} if token else {}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.request(
+            method, served.http + path, headers=asked | (headers or {}), params=parameters
+        ) as response,
+    ):
+        return Answer(response.status, response.headers, await response.read())
