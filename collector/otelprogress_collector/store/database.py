@@ -30,7 +30,9 @@ RESTORED_FROM: Final = "restored_from"
 
 
 def connect(path: Path, durability: Durability, *, cache_kib: int = 2048) -> sqlite3.Connection:
-    """A connection for one thread at a time. Transactions are begun by hand; texts are read as bytes.
+    """A connection to a file that is there, for one thread at a time.
+
+    Transactions are begun by hand; texts are read as bytes.
 
     Raises:
         sqlite3.Error: as the disk has it.
@@ -45,13 +47,12 @@ def connect(path: Path, durability: Durability, *, cache_kib: int = 2048) -> sql
     try:
         connection.text_factory = bytes
         for pragma in (
-            # Before the first table is made, or without effect.
-            f"page_size = {PAGE_BYTES}",
-            "auto_vacuum = INCREMENTAL",
+            # Of a file that is empty; later they would have no effect, and the second would write.
+            *((f"page_size = {PAGE_BYTES}", "auto_vacuum = INCREMENTAL") if path.stat().st_size == 0 else ()),
             "journal_mode = WAL",
             f"synchronous = {'FULL' if durability == 'fsync' else 'NORMAL'}",
             f"cache_size = -{cache_kib}",
-            # The checkpointer decides when: within a commit it would wait for the disk.
+            # Upkeep decides when: within a commit it would wait for the disk.
             "wal_autocheckpoint = 0",
             f"journal_size_limit = {MAX_WAL_BYTES}",
             # Some builds overwrite with zeros what is deleted, at a price and to no end here.
