@@ -37,9 +37,9 @@ class Text(NamedTuple):
 
 TEXTS: Final = (
     Text("writer_id", semconv.WRITER_ID, MAX_ID_CHARS),
-    Text("name", semconv.OPERATION_NAME, semconv.MAX_NAME_CHARS),
+    Text("name", semconv.OPERATION_NAME, semconv.MAX_NAME_CHARS, secret=True),
     Text("title", semconv.OPERATION_TITLE, semconv.MAX_TITLE_CHARS, secret=True),
-    Text("label", semconv.OPERATION_ID, semconv.MAX_NAME_CHARS),
+    Text("label", semconv.OPERATION_ID, semconv.MAX_NAME_CHARS, secret=True),
     Text("parent_span_id", semconv.OPERATION_PARENT_SPAN_ID, 16),
     Text("span_kind", semconv.OPERATION_SPAN_KIND, 16),
     Text("trace_state", semconv.OPERATION_TRACE_STATE, MAX_TRACE_STATE_CHARS),
@@ -48,15 +48,15 @@ TEXTS: Final = (
     Text("ratio_source", semconv.OPERATION_RATIO_SOURCE, 16),
     Text("message", semconv.MESSAGE, semconv.MAX_MESSAGE_CHARS, secret=True),
     Text("level", semconv.MESSAGE_LEVEL, 16),
-    Text("error_type", semconv.ERROR_TYPE, semconv.MAX_NAME_CHARS),
+    Text("error_type", semconv.ERROR_TYPE, semconv.MAX_NAME_CHARS, secret=True),
     Text("error_message", semconv.EXCEPTION_MESSAGE, semconv.MAX_MESSAGE_CHARS, secret=True),
     Text("lost_detector", semconv.LOST_DETECTOR, 32),
     Text("lost_cause", semconv.LOST_CAUSE, semconv.MAX_NAME_CHARS, secret=True),
     Text("control_id", semconv.CONTROL_ID, MAX_ID_CHARS),
     Text("control_action", semconv.CONTROL_ACTION, MAX_ID_CHARS),
-    Text("control_actor", semconv.CONTROL_ACTOR, semconv.MAX_NAME_CHARS),
+    Text("control_actor", semconv.CONTROL_ACTOR, semconv.MAX_NAME_CHARS, secret=True),
     Text("control_reason", semconv.CONTROL_REASON, semconv.MAX_MESSAGE_CHARS, secret=True),
-    Text("control_refusal", semconv.CONTROL_REFUSAL, semconv.MAX_NAME_CHARS),
+    Text("control_refusal", semconv.CONTROL_REFUSAL, semconv.MAX_NAME_CHARS, secret=True),
     Text("input_id", semconv.INPUT_ID, MAX_ID_CHARS),
     Text("input_prompt", semconv.INPUT_PROMPT, semconv.MAX_MESSAGE_CHARS, secret=True),
     Text("input_default", semconv.INPUT_DEFAULT, semconv.MAX_MESSAGE_CHARS, secret=True),
@@ -119,7 +119,7 @@ def sanitized(event: Event) -> Event:
     for field, _, limit in JSON_TEXTS:
         value = getattr(event, field)
         if value is not None:
-            _note_change(changes, field, value, json_in(value, limit))
+            _note_change(changes, field, value, json_in(value, limit, schema=field == "input_schema"))
     for field, _, most in TEXT_LISTS:
         value = getattr(event, field)
         if value is not None:
@@ -154,46 +154,60 @@ def counters_in(counters: Mapping[str, float]) -> dict[str, float] | None:
     for name, value in counters.items():
         if len(kept) == semconv.MAX_COUNTERS:
             break
-        shown = clean(name, MAX_COUNTER_NAME_CHARS)
+        shown = redacted(name, MAX_COUNTER_NAME_CHARS)
         if shown:
             kept[shown] = value
     return kept or None
 
 
-def json_in(text: str, limit: int) -> str | None:
-    """A JSON text as it may be kept: redacted, and whole or not at all; `None`: too long, or no JSON."""
+def json_in(text: str, limit: int, *, schema: bool = False) -> str | None:
+    """A JSON text as it may be kept: redacted, and whole or not at all; `None`: too long, or no JSON.
+
+    Args:
+        text: the JSON.
+        limit: of its characters, and of its bytes.
+        schema: it describes values and has none: what stands below a member `password` is no password.
+    """
     if len(text) > limit:
         return None
     try:
         value = json.loads(text)
         kept = json.dumps(
-            _redacted_json(value, 16), ensure_ascii=False, separators=(",", ":"), allow_nan=False
+            _redacted_json(value, 16, schema=schema),
+            ensure_ascii=False,
+            separators=(",", ":"),
+            allow_nan=False,
         )
         return kept if len(kept.encode()) <= limit else None
     except (ValueError, RecursionError):  # no JSON, a lone surrogate, a number JSON does not have
         return None
 
 
-def _redacted_json(value: Any, depth: int) -> Any:
+def _redacted_json(value: Any, depth: int, *, schema: bool, below: str = "") -> Any:
+    """A value without secrets; `below`: the name of a member that is one, in which everything is."""
     if depth == 0:
         return None
     if isinstance(value, str):
-        return redact(value)
+        # `{"password": "x"}` is only a secret by its key; as text it reads `password=x`.
+        return redact(f"{below}={value}")[len(below) + 1 :] if below else redact(value)
     if isinstance(value, list):
-        return [_redacted_json(item, depth - 1) for item in value]
+        return [_redacted_json(item, depth - 1, schema=schema, below=below) for item in value]
     if isinstance(value, dict):
         return {
-            key: item if item is None or isinstance(item, bool) else _redacted_member(key, item, depth - 1)
+            redact(key): _redacted_json(
+                item,
+                depth - 1,
+                schema=schema,
+                below=key if _names_secret(key) and not (schema and isinstance(item, dict)) else below,
+            )
             for key, item in value.items()
         }
     return value
 
 
-def _redacted_member(key: str, item: Any, depth: int) -> Any:
-    # `{"password": "x"}` is only a secret by its key; as text it reads `password=x`.
-    if isinstance(item, str) and (shown := redact(f"{key}={item}")) != f"{key}={item}":
-        return shown[len(key) + 1 :]
-    return _redacted_json(item, depth)
+def _names_secret(key: str) -> bool:
+    probe = f"{key}=value"
+    return redact(probe) != probe
 
 
 def stacktrace_in(text: str) -> str:

@@ -34,7 +34,7 @@ from otelprogress.model.fields import (
     stacktrace_in,
     text_in,
 )
-from otelprogress.model.redaction import allowed_attributes
+from otelprogress.model.redaction import allowed_attributes, redacted
 from otelprogress.model.span_mapping import (
     child_step_ended,
     child_step_started,
@@ -171,7 +171,7 @@ def event_from_log(
     for field, attribute, limit in JSON_TEXTS:
         value = attributes.get(attribute)
         if value is not None:
-            said[field] = json_in(as_text(attribute, value), limit)
+            said[field] = json_in(as_text(attribute, value), limit, schema=field == "input_schema")
     _read_the_rest(attributes, said)
     if "level" not in said and event_name == semconv.OPERATION_NOTED and severity_number >= _SEVERITY_WARN:
         said["level"] = "error" if severity_number >= _SEVERITY_ERROR else "warning"
@@ -200,7 +200,7 @@ def _read_the_rest(attributes: Mapping[str, Any], said: dict[str, Any]) -> None:
     if (value := attributes.get(semconv.OPERATION_STALLED)) is not None:
         said["stalled"] = as_flag(semconv.OPERATION_STALLED, value)
     if "error_type" not in said and (value := attributes.get(semconv.EXCEPTION_TYPE)) is not None:
-        said["error_type"] = clean(as_text(semconv.EXCEPTION_TYPE, value), semconv.MAX_NAME_CHARS)
+        said["error_type"] = redacted(as_text(semconv.EXCEPTION_TYPE, value), semconv.MAX_NAME_CHARS)
     if (value := attributes.get(semconv.EXCEPTION_STACKTRACE)) is not None:
         said["error_stacktrace"] = stacktrace_in(as_text(semconv.EXCEPTION_STACKTRACE, value))
     counters: dict[str, float] = {}

@@ -76,6 +76,7 @@ _SECRET_VALUE: Final = re.compile(
     r"|\bxox[abeoprs]-[A-Za-z0-9-]{10,255}"
     r"|\b(?:sk|rk|pk)[_-](?:live|test|proj|ant|or)?[A-Za-z0-9_-]{20,255}"
     r"|\bAIza[A-Za-z0-9_-]{30,60}|\bya29\.[A-Za-z0-9_-]{20,1024}"
+    r"|\botpc_[A-Za-z0-9_-]{20,255}"  # a collector's own
     r"|\b(?:hf|npm|dop_v1|shpat)_[A-Za-z0-9]{20,255}|\bpypi-[A-Za-z0-9_-]{30,1024}"
     r"|\bSG\.[A-Za-z0-9_-]{16,64}\.[A-Za-z0-9_-]{16,128}",
 )
@@ -98,6 +99,7 @@ _HINTS: Final = (
         "github_pat_",
         "glpat-",
         "xox",
+        "otpc_",
         "hf_",
         "npm_",
         "dop_v1",
@@ -156,7 +158,7 @@ def allowed_attributes(
             continue
         if allowed is not None and key not in allowed:
             continue
-        name = clean(key, MAX_KEY_CHARS)
+        name = clean(redact(clean(key, 4 * MAX_KEY_CHARS)), MAX_KEY_CHARS)
         kept[name] = (
             clean(redact(clean(value, 4 * MAX_VALUE_CHARS)), MAX_VALUE_CHARS)
             if isinstance(value, str)
