@@ -18,6 +18,8 @@ from otelprogress_collector.app import Collector
 from otelprogress_collector.config import load
 from tests.waiting import eventually
 
+ROOT = Path(__file__).parents[2]
+
 
 def free_port() -> int:
     with socket.socket() as probe:
@@ -44,6 +46,7 @@ class CollectorProcess:
         self.data_dir = data_dir
         self.http_port, self.grpc_port = free_port(), free_port()
         self.log = data_dir.with_suffix(".log")
+        self.module = "otelprogress_collector"
         self._arguments = arguments
         self._environment = environment
         self.process: subprocess.Popen[bytes] | None = None
@@ -67,7 +70,7 @@ class CollectorProcess:
                 [
                     sys.executable,
                     "-m",
-                    "otelprogress_collector",
+                    self.module,
                     "serve",
                     *("--data-dir", str(self.data_dir)),
                     *("--http-port", str(self.http_port)),
@@ -77,7 +80,7 @@ class CollectorProcess:
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
-                env=os.environ | self._environment,
+                env=os.environ | {"PYTHONPATH": str(ROOT)} | self._environment,
             )
         if wait:
             eventually(lambda: self.process.poll() is not None or self.ready, 60)
