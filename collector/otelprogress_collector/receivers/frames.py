@@ -3,7 +3,8 @@
 All three signals share them: a request holds groups by resource (field 1), each with its resource (1) and groups by
 scope (2), each with its scope (1) and records (2). Cutting takes half the time of parsing, and what nobody needs is
 never parsed: spans and log records that are no progress. It also counts before anything is made, so that a request
-of 32 million empty records costs no gigabytes, and it keeps a broken record from spoiling its neighbours.
+of 32 million empty records costs no gigabytes; it keeps a broken record from spoiling its neighbours; and it goes
+piece by piece.
 
 What is inside a record that nobody reads is not looked at: it goes to the backends as it came.
 """
@@ -18,6 +19,9 @@ import msgspec
 from otelprogress_collector.receivers.intake import BadRequest, TooLarge
 from otelprogress_collector.receivers.limits import Limits
 
+CHUNK_RECORDS: Final = 256
+"""Records cut at once: a fraction of a millisecond."""
+
 _HEAD: Final = 0x0A
 """Field 1, length-delimited: a group by resource, its resource, a scope."""
 _BODY: Final = 0x12
@@ -28,104 +32,148 @@ _FIXED32: Final = 5
 _VARINT: Final = 0
 _MAX_VARINT_BYTES: Final = 10
 
+Range = tuple[int, int]
+"""From where to where in the request."""
+
+
+class ScopeGroup(msgspec.Struct, gc=False):
+    """What one instrumentation scope sends."""
+
+    scope: bytes = b""
+    """Of the InstrumentationScope message, as far as the records were cut: every encoder writes it before them."""
+    chunks: Iterator[list[bytes]] = iter(())
+    """The records, some at a time. Raises what `Frames` raises."""
+
 
 class Group(msgspec.Struct, gc=False):
     """What one resource sends."""
 
     resource: bytes
     """Of the Resource message; empty: none."""
-    scopes: list[ScopeGroup]
-    raw: bytes
-    """All of it, for whoever passes it on alone."""
+    scopes: Iterator[ScopeGroup]
+    """To be gone through once, each to its end before the next."""
+    place: Range
+    """Of the whole group."""
 
 
-class ScopeGroup(msgspec.Struct, gc=False):
-    """What one instrumentation scope sends."""
+class Frames:
+    """One request.
 
-    scope: bytes
-    records: list[bytes]
+    Args:
+        body: the bytes.
+        limits: of groups and records.
+    """
+
+    def __init__(self, body: bytes, limits: Limits) -> None:
+        self._body = body
+        self._groups_left = limits.max_groups
+        self._records_left = limits.max_records
+
+    def groups(self) -> Iterator[Group]:
+        """The groups, one after the other.
+
+        Raises:
+            BadRequest: it is cut short, or no protobuf message.
+            TooLarge: more groups or records than the limits.
+        """
+        _, places = self._cut((0, len(self._body)), _HEAD)
+        for place in places:
+            resource, scopes = self._cut(place, _BODY)
+            yield Group(resource, self._scopes(scopes), place)
+
+    def _scopes(self, places: list[Range]) -> Iterator[ScopeGroup]:
+        for place in places:
+            group = ScopeGroup()
+            group.chunks = self._chunks(place, group)
+            yield group
+
+    def _cut(self, place: Range, wanted: int) -> tuple[bytes, list[Range]]:
+        """Field 1 (its parts joined, as protobuf merges them; not when it is what is wanted) and the wanted ones."""
+        body, (position, end) = self._body, place
+        head = b""
+        found: list[Range] = []
+        while position < end:
+            tag, start, following = _field(body, position, end)
+            if tag == wanted:
+                found.append((start, following))
+                self._groups_left -= 1
+                if self._groups_left < 0:
+                    raise TooLarge("the request holds too many resources and scopes")
+            elif tag == _HEAD:
+                head += body[start:following]
+            position = following
+        return head, found
+
+    def _chunks(self, place: Range, group: ScopeGroup) -> Iterator[list[bytes]]:
+        body, (position, end) = self._body, place
+        chunk: list[bytes] = []
+        try:
+            while position < end:
+                if body[position] != _BODY:
+                    tag, start, position = _field(body, position, end)
+                    if tag == _HEAD:
+                        group.scope += body[start:position]
+                    continue
+                length = body[position + 1]
+                start = position + 2
+                if length > 127:
+                    length, start = _varint(body, position + 1)
+                position = start + length
+                if position > end:
+                    raise BadRequest("the request is cut short")
+                chunk.append(body[start:position])
+                if len(chunk) == CHUNK_RECORDS:
+                    self._count(len(chunk))
+                    yield chunk
+                    chunk = []
+        except IndexError:
+            raise BadRequest("the request is cut short") from None
+        if chunk:
+            self._count(len(chunk))
+            yield chunk
+
+    def _count(self, records: int) -> None:
+        self._records_left -= records
+        if self._records_left < 0:
+            raise TooLarge("the request holds too many records")
 
 
-def groups_of(body: bytes, limits: Limits) -> Iterator[Group]:
-    """The groups of a request, one after the other.
+def _field(body: bytes, position: int, end: int) -> tuple[int, int, int]:
+    """The tag of a field, where its content starts, and where the next one does.
 
     Raises:
-        BadRequest: it is cut short, or no protobuf message.
-        TooLarge: more groups or records than the limits.
+        BadRequest: there is no whole field.
     """
     try:
-        _, raw_groups = _cut(body, _HEAD, limits.max_groups)
-        groups_left = limits.max_groups - len(raw_groups)
-        records_left = limits.max_records
-        for raw in raw_groups:
-            resource, raw_scopes = _cut(raw, _BODY, groups_left)
-            groups_left -= len(raw_scopes)
-            scopes = []
-            for raw_scope in raw_scopes:
-                scope, records = _cut(raw_scope, _BODY, records_left)
-                records_left -= len(records)
-                scopes.append(ScopeGroup(scope, records))
-            yield Group(resource, scopes, raw)
+        tag, start = _varint(body, position)
+        kind = tag & 7
+        if kind == _LENGTH_DELIMITED:
+            length, start = _varint(body, start)
+            following = start + length
+        elif kind == _VARINT:
+            following = _varint(body, start)[1]
+        elif kind == _FIXED64:
+            following = start + 8
+        elif kind == _FIXED32:
+            following = start + 4
+        else:
+            raise BadRequest(f"the request is no protobuf message: wire type {kind}")
     except IndexError:
         raise BadRequest("the request is cut short") from None
+    if not tag >> 3:
+        raise BadRequest("the request is no protobuf message: a field without a number")
+    if following > end:
+        raise BadRequest("the request is cut short")
+    return tag, start, following
 
 
-def _cut(message: bytes, wanted: int, most: int) -> tuple[bytes, list[bytes]]:
-    """Field 1 (its parts joined, as protobuf merges them; not when it is what is wanted) and the wanted ones."""
-    position, end = 0, len(message)
-    head = b""
-    found: list[bytes] = []
-    while position < end:
-        tag = message[position]
-        if tag not in (_BODY, _HEAD):
-            position = _skip(message, position)
-            continue
-        length = message[position + 1]
-        position += 2
-        if length > 127:
-            length, position = _varint(message, position - 1)
-        following = position + length
-        if following > end:
-            raise BadRequest("the request is cut short")
-        if tag == wanted:
-            found.append(message[position:following])
-            if len(found) > most:
-                raise TooLarge("the request holds too many records")
-        elif tag == _HEAD:
-            head += message[position:following]
-        position = following
-    return head, found
-
-
-def _varint(message: bytes, position: int) -> tuple[int, int]:
+def _varint(body: bytes, position: int) -> tuple[int, int]:
     """A number and the position after it."""
     number = 0
     for shift in range(0, 7 * _MAX_VARINT_BYTES, 7):
-        byte = message[position]
+        byte = body[position]
         position += 1
         number |= (byte & 0x7F) << shift
         if byte < 0x80:
             return number, position
     raise BadRequest("the request is no protobuf message: a number has no end")
-
-
-def _skip(message: bytes, position: int) -> int:
-    """The position after a field that is not known here."""
-    tag, position = _varint(message, position)
-    kind = tag & 7
-    if not tag >> 3:
-        raise BadRequest("the request is no protobuf message: a field without a number")
-    if kind == _VARINT:
-        return _varint(message, position)[1]
-    if kind == _LENGTH_DELIMITED:
-        length, position = _varint(message, position)
-        position += length
-    elif kind == _FIXED64:
-        position += 8
-    elif kind == _FIXED32:
-        position += 4
-    else:
-        raise BadRequest(f"the request is no protobuf message: wire type {kind}")
-    if position > len(message):
-        raise BadRequest("the request is cut short")
-    return position

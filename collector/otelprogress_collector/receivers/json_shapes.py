@@ -136,41 +136,69 @@ class Span(msgspec.Struct, rename="camel", gc=False):
     status: JsonStatus | None = None
 
 
-class _LogsRequest(msgspec.Struct, rename="camel", gc=False):
-    resource_logs: list[Raw] | None = None
+class LogsScope(msgspec.Struct, rename="camel", gc=False):
+    """What one scope sends: records that are text until it is their turn."""
 
-
-class _TracesRequest(msgspec.Struct, rename="camel", gc=False):
-    resource_spans: list[Raw] | None = None
-
-
-class _MetricsRequest(msgspec.Struct, rename="camel", gc=False):
-    resource_metrics: list[Raw] | None = None
-
-
-class _LogsGroup(msgspec.Struct, rename="camel", gc=False):
-    resource: JsonResource | None = None
-    scope_logs: list[Raw] | None = None
-
-
-class _TracesGroup(msgspec.Struct, rename="camel", gc=False):
-    resource: JsonResource | None = None
-    scope_spans: list[Raw] | None = None
-
-
-class _MetricsGroup(msgspec.Struct, rename="camel", gc=False):
-    resource: JsonResource | None = None
-    scope_metrics: Raw = Raw(b"null")
-
-
-class _LogsScope(msgspec.Struct, rename="camel", gc=False):
     scope: JsonScope | None = None
     log_records: list[Raw] | None = None
 
 
-class _TracesScope(msgspec.Struct, rename="camel", gc=False):
+class LogsGroup(msgspec.Struct, rename="camel", gc=False):
+    """What one resource sends."""
+
+    resource: JsonResource | None = None
+    scope_logs: list[LogsScope] | None = None
+
+
+class LogsRequest(msgspec.Struct, rename="camel", gc=False):
+    """A request of logs."""
+
+    resource_logs: list[LogsGroup] | None = None
+
+
+class SpansScope(msgspec.Struct, rename="camel", gc=False):
+    """What one scope sends: spans that are text until it is their turn."""
+
     scope: JsonScope | None = None
     spans: list[Raw] | None = None
+
+
+class SpansGroup(msgspec.Struct, rename="camel", gc=False):
+    """What one resource sends."""
+
+    resource: JsonResource | None = None
+    scope_spans: list[SpansScope] | None = None
+
+
+class SpansRequest(msgspec.Struct, rename="camel", gc=False):
+    """A request of traces."""
+
+    resource_spans: list[SpansGroup] | None = None
+
+
+class MetricsGroup(msgspec.Struct, rename="camel", gc=False):
+    """What one resource sends: of metrics nothing is read but whose they are."""
+
+    resource: JsonResource | None = None
+    scope_metrics: Raw = Raw(b"null")
+
+
+class MetricsRequest(msgspec.Struct, rename="camel", gc=False):
+    """A request of metrics."""
+
+    resource_metrics: list[MetricsGroup] | None = None
+
+
+class _RawLogs(msgspec.Struct, rename="camel", gc=False):
+    resource_logs: list[Raw] | None = None
+
+
+class _RawSpans(msgspec.Struct, rename="camel", gc=False):
+    resource_spans: list[Raw] | None = None
+
+
+class _RawMetrics(msgspec.Struct, rename="camel", gc=False):
+    resource_metrics: list[Raw] | None = None
 
 
 class _Nothing(msgspec.Struct, gc=False):
@@ -205,17 +233,15 @@ class Decoder(Generic[Shape]):
             raise InvalidRecord(f"the record is no OTLP/JSON: {str(error)[:200]}") from None
 
 
-REQUESTS: Final[dict[Signal, Decoder[Any]]] = {
-    "logs": Decoder(_LogsRequest),
-    "traces": Decoder(_TracesRequest),
-    "metrics": Decoder(_MetricsRequest),
-}
+LOGS: Final = Decoder(LogsRequest)
+TRACES: Final = Decoder(SpansRequest)
+METRICS: Final = Decoder(MetricsRequest)
 GROUPS: Final[dict[Signal, Decoder[Any]]] = {
-    "logs": Decoder(_LogsGroup),
-    "traces": Decoder(_TracesGroup),
-    "metrics": Decoder(_MetricsGroup),
+    "logs": Decoder(_RawLogs),
+    "traces": Decoder(_RawSpans),
+    "metrics": Decoder(_RawMetrics),
 }
-SCOPES: Final[dict[Signal, Decoder[Any]]] = {"logs": Decoder(_LogsScope), "traces": Decoder(_TracesScope)}
+"""A request as the texts of its groups, for whoever passes some of them on."""
 ANYTHING: Final = Decoder(_Nothing)
 LOG_RECORD: Final = Decoder(LogRecord)
 SPAN: Final = Decoder(Span)

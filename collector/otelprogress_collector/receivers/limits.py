@@ -22,8 +22,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Resources and scopes together."""
     max_events: int = 65_536
     """Events of progress read from it: each takes about a kilobyte until it is durable."""
-    max_json_commas: int = 4_194_304
-    """In a JSON request: what bounds its objects before any is made. Ordinary telemetry has one in 20 bytes or more."""
+    max_json_commas: int = 2_097_152
+    """In a JSON request: what bounds its values before any is made. Telemetry has one in 20 to 40 bytes."""
     max_attributes: int = 1_024
     """Of one record that speaks of progress; what has more is refused."""
     max_depth: int = 16

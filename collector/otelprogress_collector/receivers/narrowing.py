@@ -6,9 +6,9 @@ from typing import Final
 
 import msgspec
 
-from otelprogress_collector.receivers.frames import groups_of
+from otelprogress_collector.receivers.frames import Frames
 from otelprogress_collector.receivers.intake import Encoding, Signal
-from otelprogress_collector.receivers.json_shapes import REQUESTS
+from otelprogress_collector.receivers.json_shapes import GROUPS
 from otelprogress_collector.receivers.limits import Limits
 
 _MEMBERS: Final[dict[Signal, str]] = {
@@ -35,10 +35,14 @@ def without_groups(
         return body
     gone = frozenset(refused)
     if encoding == "json":
-        (groups,) = msgspec.structs.astuple(REQUESTS[signal].request(body))
+        (groups,) = msgspec.structs.astuple(GROUPS[signal].request(body))
         kept = [group for position, group in enumerate(groups) if position not in gone]
         return msgspec.json.encode({_MEMBERS[signal]: kept}) if kept else None
-    left = [group.raw for position, group in enumerate(groups_of(body, limits)) if position not in gone]
+    left = [
+        body[group.place[0] : group.place[1]]
+        for position, group in enumerate(Frames(body, limits).groups())
+        if position not in gone
+    ]
     return b"".join(_GROUP_TAG + _length(raw) + raw for raw in left) if left else None
 
 

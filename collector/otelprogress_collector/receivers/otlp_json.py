@@ -6,8 +6,8 @@ refused alone, and none is read further than it matters.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Final
+from collections.abc import Iterable, Iterator
+from typing import Final
 
 import msgspec
 
@@ -15,7 +15,7 @@ from otelprogress.exceptions import InvalidRecord
 from otelprogress.model import mapping, semconv
 from otelprogress.model.rules import SpanFacts
 from otelprogress_collector.auth.principal import Principal
-from otelprogress_collector.receivers.attribute_values import OF_ERRORS, of_conventions
+from otelprogress_collector.receivers.attribute_values import OF_ERRORS, check_count, of_conventions
 from otelprogress_collector.receivers.foreign_spans import (
     LOGFIRE_PENDING,
     LOGFIRE_SPAN_TYPE,
@@ -30,12 +30,14 @@ from otelprogress_collector.receivers.foreign_spans import (
 from otelprogress_collector.receivers.intake import TooLarge
 from otelprogress_collector.receivers.json_shapes import (
     ANYTHING,
-    GROUPS,
     LOG_RECORD,
-    REQUESTS,
-    SCOPES,
+    LOGS,
+    METRICS,
     SPAN,
+    TRACES,
     TRACES_DATA,
+    JsonResource,
+    JsonScope,
     LogRecord,
     Span,
     attributes_in,
@@ -50,6 +52,8 @@ from otelprogress_collector.receivers.limits import Limits
 from otelprogress_collector.receivers.origin import Origin, Refused, origin_of, wanted_of_resource
 from otelprogress_collector.receivers.reading import EVENT_NAME_ATTRIBUTE, LogFacts, Reading, is_own_span
 from otelprogress_collector.receivers.span_rules import SpanRules, SpanSketch
+
+Scopes = list[tuple[JsonScope | None, list[msgspec.Raw]]]
 
 _SLICE: Final = 128
 """Records between two pauses: a few milliseconds."""
@@ -99,57 +103,76 @@ class JsonReader:
         elif signal == "traces":
             yield from self._traces(body, reading, principal)
         else:
-            for _ in self._groups(body, reading, principal):
-                yield
+            self._metrics(body, reading, principal)
 
-    def _groups(
-        self, body: bytes, reading: Reading, principal: Principal
-    ) -> Iterator[tuple[list[tuple[Any, list[msgspec.Raw]]], Origin]]:
-        """The scopes of each resource with their records, and the resource's origin."""
-        signal, limits = reading.intake.signal, self._limits
-        (raw_groups,) = msgspec.structs.astuple(REQUESTS[signal].request(body))
-        groups_left, records_left = limits.max_groups - len(raw_groups or ()), limits.max_records
+    def _origin(
+        self, resource: JsonResource | None, position: int, reading: Reading, principal: Principal
+    ) -> Origin | None:
+        """Of a resource's records; `None`: they are refused."""
+        attributes = resource.attributes if resource is not None else None
         wanted = wanted_of_resource(principal).__contains__
-        for position, raw_group in enumerate(raw_groups or ()):
-            resource, raw_scopes = msgspec.structs.astuple(GROUPS[signal].request(raw_group))
-            scopes: list[tuple[Any, list[msgspec.Raw]]] = []
-            count = 0
-            for raw_scope in raw_scopes if signal != "metrics" and raw_scopes else ():
-                scope, records = msgspec.structs.astuple(SCOPES[signal].request(raw_scope))
-                scopes.append((scope, records or []))
-                count += len(records or ())
-                groups_left -= 1
-            records_left -= count
-            if groups_left < 0 or records_left < 0:
-                raise TooLarge("the request holds too many records")
-            reading.intake.records += count
-            try:
-                attributes = resource.attributes if resource is not None else None
-                pairs = [
-                    pair for one in attributes or () for pair in attributes_in((one,), limits, wanted).items()
-                ]
-                yield scopes, origin_of(pairs, principal)
-            except (Refused, InvalidRecord) as error:
-                if signal == "metrics":
-                    count = _data_points(raw_scopes)
-                reading.refuse_group(position, str(error), count)
+        try:
+            check_count(len(attributes or ()), self._limits)
+            pairs = [
+                pair
+                for one in attributes or ()
+                for pair in attributes_in((one,), self._limits, wanted).items()
+            ]
+            return origin_of(pairs, principal)
+        except (Refused, InvalidRecord) as error:
+            reading.refuse_group(position, str(error))
+            return None
+
+    def _metrics(self, body: bytes, reading: Reading, principal: Principal) -> None:
+        groups = METRICS.request(body).resource_metrics or ()
+        if len(groups) > self._limits.max_groups:
+            raise TooLarge("the request holds too many resources and scopes")
+        for position, group in enumerate(groups):
+            if self._origin(group.resource, position, reading, principal) is None:
+                reading.intake.rejected += _data_points(group.scope_metrics)
+
+    def _records(
+        self, groups: Iterable[tuple[JsonResource | None, Scopes]], reading: Reading, principal: Principal
+    ) -> Iterator[tuple[msgspec.Raw, str, Origin] | None]:
+        """The records that may be read, with the name of their scope and their origin; `None`: a pause."""
+        limits, intake = self._limits, reading.intake
+        groups_left = limits.max_groups
+        for position, (resource, scopes) in enumerate(groups):
+            groups_left -= 1 + len(scopes)
+            if groups_left < 0:
+                raise TooLarge("the request holds too many resources and scopes")
+            origin = self._origin(resource, position, reading, principal)
+            for scope, records in scopes:
+                intake.records += len(records)
+                if intake.records > limits.max_records:
+                    raise TooLarge("the request holds too many records")
+                if origin is None:
+                    intake.rejected += len(records)
+                    continue
+                name = (scope.name or "") if scope is not None else ""
+                for count, raw in enumerate(records, 1):
+                    yield raw, name, origin
+                    if not count % _SLICE:
+                        yield None
 
     # --- logs ---------------------------------------------------------------------------------------------------
 
     def _logs(self, body: bytes, reading: Reading, principal: Principal) -> Iterator[None]:
         partial = _PARTIAL_BYTES in body and self._spans.active
-        left = _SLICE
-        for scopes, origin in self._groups(body, reading, principal):
-            for _, records in scopes:
-                for raw in records:
-                    left -= 1
-                    if not left:
-                        left = _SLICE
-                        yield
-                    try:
-                        self._log(LOG_RECORD.record(raw), origin, reading, partial=partial)
-                    except InvalidRecord as error:
-                        reading.reject(str(error))
+        groups = (
+            (group.resource, [(one.scope, one.log_records or []) for one in group.scope_logs or ()])
+            for group in LOGS.request(body).resource_logs or ()
+        )
+        yield
+        for found in self._records(groups, reading, principal):
+            if found is None:
+                yield
+                continue
+            raw, _, origin = found
+            try:
+                self._log(LOG_RECORD.record(raw), origin, reading, partial=partial)
+            except InvalidRecord as error:
+                reading.reject(str(error))
 
     def _log(self, record: LogRecord, origin: Origin, reading: Reading, *, partial: bool) -> None:
         name = record.event_name or _event_name(record, self._limits)
@@ -215,23 +238,22 @@ class JsonReader:
         by_rule = self._spans.active
         pending = by_rule and _PENDING_BYTES in body
         sketches: list[SpanSketch] = []
-        left = _SLICE
-        for scopes, origin in self._groups(body, reading, principal):
-            if not own and not by_rule:
+        groups = (
+            (group.resource, [(one.scope, one.spans or []) for one in group.scope_spans or ()])
+            for group in TRACES.request(body).resource_spans or ()
+        )
+        yield
+        for found in self._records(groups, reading, principal):
+            if found is None:
+                yield
                 continue
-            for scope, records in scopes:
-                name = (scope.name or "") if scope is not None else ""
-                for raw in records:
-                    left -= 1
-                    if not left:
-                        left = _SLICE
-                        yield
-                    if not by_rule and _OPERATION_BYTES not in bytes(raw):
-                        continue
-                    try:
-                        self._span(raw, name, origin, reading=reading, sketches=sketches, pending=pending)
-                    except InvalidRecord as error:
-                        reading.reject(str(error))
+            raw, scope, origin = found
+            if not by_rule and not (own and _OPERATION_BYTES in bytes(raw)):
+                continue
+            try:
+                self._span(raw, scope, origin, reading=reading, sketches=sketches, pending=pending)
+            except InvalidRecord as error:
+                reading.reject(str(error))
         if sketches:
             yield from self._spans.conclude(sketches, reading)
 

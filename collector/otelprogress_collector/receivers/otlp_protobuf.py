@@ -34,7 +34,7 @@ from otelprogress_collector.receivers.foreign_spans import (
     is_pending,
     take_partial,
 )
-from otelprogress_collector.receivers.frames import Group, groups_of
+from otelprogress_collector.receivers.frames import Frames, Group, ScopeGroup
 from otelprogress_collector.receivers.known_attributes import KnownAttributes, Unusual
 from otelprogress_collector.receivers.limits import Limits
 from otelprogress_collector.receivers.origin import Origin, Refused, origin_of, wanted_of_resource
@@ -42,8 +42,6 @@ from otelprogress_collector.receivers.otlp_json import spans_in_text
 from otelprogress_collector.receivers.reading import EVENT_NAME_ATTRIBUTE, LogFacts, Reading, is_own_span
 from otelprogress_collector.receivers.span_rules import SpanRules, SpanSketch
 
-_SLICE: Final = 256
-"""Records between two pauses: a millisecond or two."""
 _TRACE_ID_BYTES: Final = 16
 _SPAN_ID_BYTES: Final = 8
 _NO_TRACE: Final = bytes(_TRACE_ID_BYTES)
@@ -90,51 +88,68 @@ class ProtobufReader:
         elif signal == "traces":
             yield from self._traces(body, reading, principal)
         else:
-            for _ in self._groups(body, reading, principal):
+            for _ in self._records(body, reading, principal):
                 yield
 
-    def _groups(self, body: bytes, reading: Reading, principal: Principal) -> Iterator[tuple[Group, Origin]]:
+    def _groups(
+        self, body: bytes, reading: Reading, principal: Principal
+    ) -> Iterator[tuple[Group, Origin] | None]:
+        """The resources that may be read, with their origins; `None`: a pause while others are passed over."""
         wanted = wanted_of_resource(principal).__contains__
-        for position, group in enumerate(groups_of(body, self._limits)):
-            count = sum(len(scope.records) for scope in group.scopes)
-            reading.intake.records += count
+        for position, group in enumerate(Frames(body, self._limits).groups()):
             try:
                 raw = shapes.Resource.FromString(group.resource).attributes
                 check_count(len(raw), self._limits)
                 pairs = [pair for one in raw for pair in attributes_of((one,), self._limits, wanted).items()]
-                yield group, origin_of(pairs, principal)
+                origin = origin_of(pairs, principal)
             except (Refused, InvalidRecord) as error:
-                reading.refuse_group(position, str(error), self._points(group, reading, count))
+                reason = str(error)
             except DecodeError:
-                reading.refuse_group(
-                    position, "the resource cannot be read", self._points(group, reading, count)
-                )
+                reason = "the resource cannot be read"
+            else:
+                yield group, origin
+                continue
+            reading.refuse_group(position, reason)
+            for scope in group.scopes:
+                for chunk in scope.chunks:
+                    reading.intake.records += len(chunk)
+                    reading.intake.rejected += self._count(chunk, reading)
+                    yield None
 
-    def _points(self, group: Group, reading: Reading, count: int) -> int:
-        """How many records are refused with a group: for metrics their data points."""
-        if reading.intake.signal != "metrics":
-            return count
-        return sum(_data_points(raw) for scope in group.scopes for raw in scope.records)
+    def _count(self, chunk: list[bytes], reading: Reading) -> int:
+        """How many records are refused: for metrics their data points."""
+        return sum(map(_data_points, chunk)) if reading.intake.signal == "metrics" else len(chunk)
+
+    def _records(
+        self, body: bytes, reading: Reading, principal: Principal
+    ) -> Iterator[tuple[list[bytes], ScopeGroup, Origin] | None]:
+        """The records that may be read, some at a time, with their scope and origin; `None`: a pause."""
+        for pair in self._groups(body, reading, principal):
+            if pair is None:
+                yield None
+                continue
+            group, origin = pair
+            for scope in group.scopes:
+                for chunk in scope.chunks:
+                    reading.intake.records += len(chunk)
+                    yield chunk, scope, origin
 
     # --- logs ---------------------------------------------------------------------------------------------------
 
     def _logs(self, body: bytes, reading: Reading, principal: Principal) -> Iterator[None]:
         old_names = _EVENT_NAME_BYTES in body
         partial = _PARTIAL_BYTES in body and self._spans.active
-        left = _SLICE
-        for group, origin in self._groups(body, reading, principal):
-            for scope in group.scopes:
-                for raw in scope.records:
-                    left -= 1
-                    if not left:
-                        left = _SLICE
-                        yield
+        for found in self._records(body, reading, principal):
+            if found is not None:
+                chunk, _, origin = found
+                for raw in chunk:
                     try:
                         self._log(raw, origin, reading, old_names=old_names, partial=partial)
                     except InvalidRecord as error:
                         reading.reject(str(error))
                     except DecodeError:
                         reading.reject(_UNREADABLE)
+            yield
 
     def _log(self, raw: bytes, origin: Origin, reading: Reading, *, old_names: bool, partial: bool) -> None:
         record = shapes.LogRecord.FromString(raw)
@@ -215,17 +230,11 @@ class ProtobufReader:
         by_rule = self._spans.active
         pending = by_rule and _PENDING_BYTES in body
         sketches: list[SpanSketch] = []
-        left = _SLICE
-        for group, origin in self._groups(body, reading, principal):
-            if not own and not by_rule:
-                continue
-            for scope_group in group.scopes:
+        for found in self._records(body, reading, principal):
+            if found is not None and (own or by_rule):
+                chunk, scope_group, origin = found
                 scope: str | None = None
-                for raw in scope_group.records:
-                    left -= 1
-                    if not left:
-                        left = _SLICE
-                        yield
+                for raw in chunk:
                     if not (by_rule or _OPERATION_BYTES in raw):
                         continue
                     try:
@@ -236,6 +245,7 @@ class ProtobufReader:
                         reading.reject(str(error))
                     except DecodeError:
                         reading.reject(_UNREADABLE)
+            yield
         if sketches:
             yield from self._spans.conclude(sketches, reading)
 

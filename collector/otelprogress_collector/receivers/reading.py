@@ -116,8 +116,8 @@ class Reading:
         """Tell the sender, unless there is something worse to say."""
         self.intake.reason = self.intake.reason or clean(about, 512)
 
-    def refuse_group(self, position: int, reason: str, count: int) -> None:
-        """Refuse all that a resource sends, and keep it from the backends."""
+    def refuse_group(self, position: int, reason: str, count: int = 0) -> None:
+        """Keep all that a resource sends from the backends; `count` records are refused with it."""
         self.reject(reason, count)
         self.intake.refused_groups = (*self.intake.refused_groups, position)
 

@@ -7,17 +7,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
-from otelprogress_collector.receivers.frames import groups_of
+from otelprogress_collector.receivers.frames import CHUNK_RECORDS, Frames
 from otelprogress_collector.receivers.intake import BadRequest, TooLarge
 from otelprogress_collector.receivers.limits import DEFAULT_LIMITS, Limits
 from tests.collector.receivers.messages import Group, Log, protobuf
 
 
 def parts(body: bytes, limits: Limits = DEFAULT_LIMITS) -> list:
-    return [
-        (group.resource, [(scope.scope, scope.records) for scope in group.scopes])
-        for group in groups_of(body, limits)
-    ]
+    found = []
+    for group in Frames(body, limits).groups():
+        scopes = []
+        for scope in group.scopes:
+            records = [raw for chunk in scope.chunks for raw in chunk]
+            scopes.append((scope.scope, records))
+        found.append((group.resource, scopes))
+    return found
 
 
 def read_by_protobuf(body: bytes) -> list:
@@ -64,8 +68,7 @@ def test_the_parts_of_a_resource_that_comes_in_two_are_merged():
 
 def test_a_request_cut_short_is_refused_or_ends_between_two_groups():
     whole = protobuf("logs", Group([Log(body="one")]), Group([Log(body="two")]))
-    (first, _) = groups_of(whole, DEFAULT_LIMITS)
-    boundary = len(first.raw) + 2 if len(first.raw) < 128 else len(first.raw) + 3
+    boundary = next(iter(Frames(whole, DEFAULT_LIMITS).groups())).place[1]
     for length in range(1, len(whole)):
         if length == boundary:
             assert len(parts(whole[:length])) == 1
@@ -110,6 +113,19 @@ def test_records_are_counted_over_all_scopes():
 def test_groups_are_counted():
     with pytest.raises(TooLarge):
         parts(b"\x0a\x00" * 11, Limits(max_groups=10))
+
+
+def test_records_come_some_at_a_time():
+    body = protobuf("logs", Group([Log()] * (2 * CHUNK_RECORDS + 3)))
+    (group,) = Frames(body, DEFAULT_LIMITS).groups()
+    (scope,) = group.scopes
+    assert [len(chunk) for chunk in scope.chunks] == [CHUNK_RECORDS, CHUNK_RECORDS, 3]
+
+
+def test_a_scope_that_stands_behind_its_records_is_found():
+    inner = b"\x12\x00" + b"\x0a\x03\x0a\x01s"
+    body = b"\x0a" + bytes([len(inner) + 2]) + b"\x12" + bytes([len(inner)]) + inner
+    assert parts(body) == [(b"", [(b"\x0a\x01s", [b""])])]
 
 
 @given(st.binary(max_size=200))
