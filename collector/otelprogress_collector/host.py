@@ -231,6 +231,8 @@ class CollectorHost:
             if self._closing and not (self._pending or self._own or self._marks):
                 await self._cycle(last=True)
                 return
+            # Where requests never cease the next cycle would close the door before anybody who waits for it had a turn.
+            await asyncio.sleep(0)
 
     async def _wait(self) -> None:
         """Until there is work, the hub's time has come, or the store is to be tried again."""

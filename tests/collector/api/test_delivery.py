@@ -7,9 +7,14 @@ from math import inf
 
 import pytest
 
+from otelprogress.feed.clock import SystemClock
 from otelprogress_collector.api import delivery as delivery_module
 from otelprogress_collector.api.delivery import BUSY_SHARE, Delivery, Pace
+from otelprogress_collector.host import CollectorHost
+from otelprogress_collector.recording import open_hub
+from otelprogress_collector.store.memory import MemoryStore
 from tests.collector.api.kit import FakeHost
+from tests.feed.fakes import noted, started
 from tests.waiting import aeventually
 
 
@@ -204,3 +209,45 @@ async def test_one_that_fails_is_removed_and_the_others_go_on(
     await aeventually(lambda: other.turns)
     assert delivery.readers() == [other]
     assert "a reader of the feed failed" in caplog.text
+
+
+class SlowStore(MemoryStore):
+    """Commits on the store's thread, as one on a disk does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.durability = "disk"
+
+
+async def test_readers_have_their_turn_also_while_requests_never_cease():
+    """Requests that came during a commit begin the next one at once: between the two readers must get in."""
+    store = SlowStore()
+    hub, recorder = open_hub(store, store.open(), SystemClock().time_unix_ns())
+    host = CollectorHost(hub, store, recorder)
+    host.start()
+    delivery = Delivery(host)
+    delivery.start()
+    reader = Recorder(delivery)
+    asked: list[asyncio.Task[object]] = []
+    sequence = 1
+
+    def ask() -> None:
+        nonlocal sequence
+        sequence += 1
+        asked.append(asyncio.ensure_future(host.accept([noted(sequence)], 100)))
+
+    await host.accept([started()], 100)
+    append = host._append
+
+    async def append_while_more_comes(batch) -> None:
+        ask()  # whatever happens, something waits when this commit ends
+        await append(batch)
+
+    host._append = append_while_more_comes  # type: ignore[method-assign]
+    ask()
+    await aeventually(lambda: reader.turns >= 5)
+    host._append = append  # type: ignore[method-assign]
+    await asyncio.gather(*asked)
+    assert all(reader.readable_at_turns)
+    await delivery.stop()
+    await host.close()
