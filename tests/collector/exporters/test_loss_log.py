@@ -48,3 +48,19 @@ def test_what_waits_to_be_said_is_said_at_the_end(caplog):
 
     run_virtually(test)
     assert [record.getMessage() for record in caplog.records] == ["1", "2"]
+
+
+def test_a_flood_of_news_sets_one_timer(caplog):
+    async def test(loop):
+        news: list[str] = []
+        log = LossLog(lambda: f"{len(news)}" * bool(news))
+        for _ in range(1000):
+            news.append("lost")
+            log.note()
+            await asyncio.sleep(0.001)
+        before = loop.wake_ups
+        await asyncio.sleep(1000)
+        assert loop.wake_ups - before == 2  # the timer, and our own sleep
+
+    run_virtually(test)
+    assert [record.getMessage() for record in caplog.records] == ["1", "1000"]
