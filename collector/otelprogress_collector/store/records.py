@@ -171,20 +171,21 @@ def _check(crc: object, compute: Any, *fields: object) -> None:
         raise BadRecord("the check sum differs")
 
 
-# The lengths are part of what is summed up, so that a byte cannot move from one field to the next.
+# The lengths are part of what is summed up, so that a byte cannot move from one field to the next. `%x` takes nothing
+# but whole numbers.
 
 
 def _crc_of_chunk(last_offset: int, first_offset: int, newest_unix_ns: int, entries: bytes) -> int:
-    return crc32(b"%d %d %d" % (first_offset, last_offset, newest_unix_ns), crc32(entries))
+    return crc32(b"%x %x %x" % (first_offset, last_offset, newest_unix_ns), crc32(entries))
 
 
 def _crc_of_changes(place: int, changes: bytes) -> int:
-    return crc32(b"%d" % place, crc32(changes))
+    return crc32(b"%x" % place, crc32(changes))
 
 
 def _crc_of_run(run_id: bytes, state: bytes, live: int, ended_at_unix_ns: int | None) -> int:
     ended = -1 if ended_at_unix_ns is None else ended_at_unix_ns
-    return crc32(run_id, crc32(b"%d %d %d" % (len(run_id), live, ended), crc32(state)))
+    return crc32(run_id, crc32(b"%x %x %x" % (len(run_id), live, ended), crc32(state)))
 
 
 def _crc_of_closed(run_id: bytes) -> int:
@@ -192,13 +193,13 @@ def _crc_of_closed(run_id: bytes) -> int:
 
 
 def _crc_of_number(slug: bytes, number: int) -> int:
-    return crc32(b"%d" % number, crc32(slug))
+    return crc32(b"%x" % number, crc32(slug))
 
 
 def _crc_of_durations(tenant: bytes, name: bytes, step_name: bytes, took: bytes, last_unix_ns: int) -> int:
-    lengths = b"%d %d %d " % (len(tenant), len(name), last_unix_ns)
+    lengths = b"%x %x %x " % (len(tenant), len(name), last_unix_ns)
     return crc32(b"".join((lengths, tenant, name, step_name)), crc32(took))
 
 
 def _crc_of_meta(key: bytes, value: bytes) -> int:
-    return crc32(value, crc32(b"%d " % len(key) + key))
+    return crc32(value, crc32(b"%x " % len(key) + key))
