@@ -30,7 +30,7 @@ from otelprogress.model.fields import (
     counters_in,
     text_in,
 )
-from otelprogress_collector.receivers.attribute_values import attributes_of
+from otelprogress_collector.receivers.attribute_values import attributes_of, check_count
 from otelprogress_collector.receivers.limits import Limits
 from otelprogress_collector.receivers.origin import Origin
 
@@ -70,22 +70,24 @@ Meaning = tuple[str | None, Any]
 """An event's field and its value; `None` and the name and value of a counter; or `_IGNORED`."""
 _IGNORED: Final = ""
 
-Reader = tuple[str, Callable[[Any], Any]]
-"""An event's field, and what makes its value of an attribute's."""
+Reader = tuple[str, type | None, Callable[[Any], Any]]
+"""An event's field, the type that an attribute's value is taken as it is, and what makes its value of any other."""
 
 
 def _text(text: Text) -> Reader:
-    return text.field, lambda value: text_in(text, as_text(text.attribute, value))
+    return text.field, None, lambda value: text_in(text, as_text(text.attribute, value))
 
 
-def _by(field: str, attribute: str, read: Callable[[str, object], Any]) -> Reader:
-    return field, lambda value: read(attribute, value)
+def _by(
+    field: str, attribute: str, read: Callable[[str, object], Any], as_it_is: type | None = None
+) -> Reader:
+    return field, as_it_is, lambda value: read(attribute, value)
 
 
 _READERS: Final[dict[str, Reader]] = (
     {text.attribute: _text(text) for text in TEXTS}
-    | {attribute: _by(field, attribute, as_float) for field, attribute in FLOATS}
-    | {attribute: _by(field, attribute, as_integer) for field, attribute in INTEGERS}
+    | {attribute: _by(field, attribute, as_float, float) for field, attribute in FLOATS}
+    | {attribute: _by(field, attribute, as_integer, int) for field, attribute in INTEGERS}
     | {
         semconv.OPERATION_STATE: _by("state", semconv.OPERATION_STATE, as_state),
         semconv.STEP_STATE: _by("step_state", semconv.STEP_STATE, as_step_state),
@@ -158,12 +160,15 @@ class KnownAttributes:
 
         Args:
             kind: one of `mapping.KNOWN_EVENTS`.
-            record: `shapes.LogRecord`, with no more attributes than allowed.
+            record: `shapes.LogRecord`.
             origin: of the record.
 
         Raises:
+            InvalidRecord: it has too many attributes.
             Unusual: `event_from_log` has to look.
         """
+        attributes = record.attributes
+        check_count(len(attributes), self._limits)
         run_id = ""
         if kind != semconv.WRITER_ALIVE:
             trace_id, span_id = record.trace_id, record.span_id
@@ -177,13 +182,14 @@ class KnownAttributes:
         counters: dict[str, float] = {}
         known, passing = self._known.get, _PASSING_BY_FRONT.get
         try:
-            for raw in record.attributes:
+            for raw in attributes:
                 meaning = known(raw)
                 if meaning is None:
                     front = raw[1] + 3
                     reader = passing(raw[:front])
                     if reader is not None and (value := _scalar(raw, front)) is not None:
-                        said[reader[0]] = reader[1](value)
+                        name, as_it_is, read = reader
+                        said[name] = value if type(value) is as_it_is else read(value)
                         continue
                     meaning = self._read(raw)
                 field, value = meaning
@@ -221,7 +227,7 @@ class KnownAttributes:
 
 def _meaning(key: str, value: Any) -> Meaning:
     if (reader := _READERS.get(key)) is not None:
-        field, read = reader
+        field, _, read = reader
         if value is None:  # not said, whatever was said under the same name before
             return field, "" if key == semconv.WRITER_ID else None
         return field, read(value)

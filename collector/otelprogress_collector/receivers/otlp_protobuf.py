@@ -166,7 +166,6 @@ class ProtobufReader:
             self._note(name, record, origin, reading)
 
     def _own_log(self, name: str, record: Any, origin: Origin, reading: Reading) -> None:
-        check_count(len(record.attributes), self._limits)
         try:
             event = self._known.event(name, record, origin)
         except Unusual:

@@ -132,6 +132,16 @@ def test_a_whole_number_will_do_for_a_count_and_a_double_for_a_sequence():
     assert isinstance(event.completed, float)
 
 
+@pytest.mark.parametrize("said", [[], [(semconv.MESSAGE_LEVEL, "info")], [(semconv.MESSAGE_LEVEL, None)]])
+@pytest.mark.parametrize("severity", [0, 9, 13, 17])
+@pytest.mark.parametrize("kind", [semconv.OPERATION_NOTED, semconv.STEP_STARTED])
+def test_a_notes_level_is_the_one_that_is_said_or_that_of_its_severity(said, severity, kind):
+    record = shapes.LogRecord.FromString(
+        pb_log(Log(kind, said, severity_number=severity)).SerializeToString()
+    )
+    assert same(KnownAttributes(DEFAULT_LIMITS).event(kind, record, ORIGIN), the_long_way(record))
+
+
 def test_a_long_note_takes_the_short_way_too():
     record = shapes.LogRecord.FromString(
         pb_log(Log(attributes=[(semconv.MESSAGE, "x" * 900)])).SerializeToString()
