@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
+from weakref import WeakValueDictionary
 
 from otelprogress.exceptions import AmbiguousOperation, UnknownOperation
 from otelprogress.model import semconv
@@ -111,6 +112,7 @@ class Hub:
         self._runs: OrderedDict[str, _Run] = OrderedDict()
         self._serials = 0
         self._max_event_bytes = self.limits.server_frame_bytes // _EVENT_SHARE
+        self._matchers: WeakValueDictionary[bytes, Matcher] = WeakValueDictionary()
         self._memo: dict[object, object] = {}
         self._memo_bytes = 0
         self._evict_at_unix_ns: int | None = 0 if len(tree) else None
@@ -365,6 +367,10 @@ class Hub:
                 return None
             run.facts = facts_of(view, tuple(self.tree.ancestors(run.run_id)))
         return run.facts
+
+    def shared(self, matcher: Matcher) -> Matcher:
+        """The one of all equal matchers that subscriptions keep: a thousand who ask for the same look at one."""
+        return self._matchers.setdefault(matcher.key, matcher)
 
     # --- reading by position -------------------------------------------------------------------------
     def cursor(self, matcher: Matcher, position: int) -> str:

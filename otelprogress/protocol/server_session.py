@@ -208,8 +208,10 @@ class ServerSession:
         else:
             try:
                 filters.check(message.filter, max_clauses=self._limits.filter_clauses)
-                matcher = filters.Matcher(
-                    message.filter, tenant=self._grant.tenant, predicate=self._grant.predicate
+                matcher = self._hub.shared(
+                    filters.Matcher(
+                        message.filter, tenant=self._grant.tenant, predicate=self._grant.predicate
+                    )
                 )
             except InvalidValue as error:
                 self._error(message.id, "invalid", str(error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
@@ -26,7 +27,8 @@ class ServerSubscription:
     """
 
     def __init__(self, hub: Hub, request: Subscribe, matcher: Matcher, limits: Limits, now_s: float) -> None:
-        self.id = request.id
+        # One object for all equal ids: looked up with every frame.
+        self.id = sys.intern(request.id)
         self._hub = hub
         self._matcher = matcher
         self.level = request.level

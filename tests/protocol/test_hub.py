@@ -337,14 +337,15 @@ def test_runs_forgotten_before_a_restart_are_still_forgotten():
     assert applied.event.revision == 3
 
 
-def test_a_tick_that_readers_may_have_missed_is_owed_after_a_restart():
+def test_the_state_of_what_ticks_may_have_moved_is_owed_after_a_restart():
     stage = KeptStage()
     stage.start(1)
+    stage.end(1)
     stage.start(2)
     stage.tick(2, 50.0)
     stage.restart()
     frame, _ = stage.hub.pull_ticks(
-        "1", Matcher(ALL), TickPosition(0), position=2, now_unix_ns=stage.now_ns, frame_bytes=1 << 16
+        "1", Matcher(ALL), TickPosition(0), position=3, now_unix_ns=stage.now_ns, frame_bytes=1 << 16
     )
     assert frame is not None
     (event,) = json.loads(frame)["events"]
@@ -357,3 +358,12 @@ def test_a_hub_that_published_is_not_restored():
     stage.start(1)
     with pytest.raises(ValueError, match="entries of its own"):
         stage.hub.restore_ring(5, [])
+
+
+def test_equal_matchers_are_kept_once_and_only_while_somebody_uses_them():
+    hub = Stage().hub
+    one = hub.shared(Matcher(Filter(name="load*")))
+    assert hub.shared(Matcher(Filter(name="load*"))) is one
+    assert hub.shared(Matcher(Filter(name="load*"), tenant="b")) is not one
+    del one
+    assert len(hub._matchers) == 0

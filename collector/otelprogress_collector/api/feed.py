@@ -98,10 +98,10 @@ class FeedReader:
     def pump(self, now_s: float, now_unix_ns: int) -> None:
         """Send what the session has, as far as the peer reads."""
         connection, session = self.connection, self._session
-        if not connection.is_open:
-            self._delivery.remove(self)
-            return
         if connection.paused:
+            if not connection.is_open:
+                self._delivery.remove(self)
+                return
             session.check_deadlines(now_s)
         elif frames := session.outgoing(now_s, now_unix_ns, budget_bytes=WRITE_HIGH_BYTES):
             wire = self._wire.of(frames)

@@ -10,7 +10,7 @@ usual `receive` (a message at a time; reading pauses until it is called again) t
 `transport`
     asyncio's; `transport.get_extra_info("socket")` takes TCP keepalive.
 `write_frames(frames)`
-    Text frames in one write, without waiting; `paused` says that the peer does not read.
+    Text frames in one write, without waiting; `paused` says that the peer does not read, or that it is over.
 `authenticate(max_frame_bytes)`
     The peer is known: its messages may be this large. Before it they may have 4 KiB.
 `shut(code, reason)`
@@ -146,7 +146,7 @@ class CollectorWebSocket(WebSocketsSansIOProtocol):
         if self.is_open:
             self.conn.send_close(code, reason.encode()[:120].decode(errors="ignore"))
             self._flush()
-            self.close_sent = True
+            self.close_sent = self.paused = True
             self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
             if self.read_paused:  # the peer's answer has to be read
                 self.read_paused = False
@@ -177,6 +177,7 @@ class CollectorWebSocket(WebSocketsSansIOProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Remember how it ended before the application is told."""
         self.end = end_of(exc, peer_hung_up=self._peer_hung_up)
+        self.paused = True
         self.on_writable = self.on_shutdown = None
         super().connection_lost(exc)
         if self._ended is not None and not self._ended.done():
@@ -194,6 +195,7 @@ class CollectorWebSocket(WebSocketsSansIOProtocol):
         # What came whole before a broken frame counts.
         self.handle_events()
         if self.conn.parser_exc is not None and not self.close_sent:
+            self.paused = True
             self.handle_parser_exception()
             self._abort_later()
         elif not self.handshake_initiated and self.conn.handshake_exc is not None:
@@ -211,7 +213,7 @@ class CollectorWebSocket(WebSocketsSansIOProtocol):
 
     def resume_writing(self) -> None:
         """There is room again: let the session go on."""
-        self.paused = False
+        self.paused = not self.is_open
         super().resume_writing()
         if self.on_writable is not None:
             self.on_writable()
@@ -256,6 +258,7 @@ class CollectorWebSocket(WebSocketsSansIOProtocol):
 
     def handle_close(self, event: Any) -> None:
         """The peer goes. It may have stopped reading before."""
+        self.paused = True
         super().handle_close(event)
         if self.transport.is_closing():
             self._abort_later()
