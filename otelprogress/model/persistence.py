@@ -217,9 +217,7 @@ class Restored(NamedTuple):
     ended: dict[str, int]
     """Host's time at which the end of each ended run came, oldest first."""
     raised: list[str]
-    """Those whose revision was raised."""
-    owed: set[str]
-    """Those that changed after their last durable event: readers may have missed it."""
+    """Those whose revision was raised: ticks may have moved them since their dump."""
     start: int
 
 
@@ -238,43 +236,45 @@ def restore_runs(
         InvalidRecord: a dump cannot be read.
         ValueError: `start` is not higher than that of a dump.
     """
-    loaded = [load_run(encoded) for encoded in dumps]
-    last = max((dump.start for dump in loaded), default=0)
+    writers: dict[str, Writer] = {}
+    runs: dict[str, RunState] = {}
+    ended: dict[str, int] = {}
+    children: list[tuple[RunState, str, int]] = []
+    raised: list[tuple[RunState, int]] = []
+    last = 0
+    for encoded in dumps:
+        dump = load_run(encoded)
+        run = runs[dump.id] = _run(dump, _writer(dump.writer, writers))
+        last = max(last, dump.start)
+        if dump.parent_id is not None:
+            children.append((run, dump.parent_id, dump.share))
+        if not run.spoken:
+            continue
+        if not run.live:
+            ended[run.id] = now_unix_ns if dump.ended_at_unix_ns is None else dump.ended_at_unix_ns
+        if run.live or run.family is not None:
+            raised.append((run, dump.start))
     if start is None:
         start = last + 1
     elif start <= last:
         raise ValueError(f"start {start} is not above {last}, in which a run was dumped")
-    writers = _writers(loaded, now_unix_ns)
-    runs: dict[str, RunState] = {}
-    raised: list[str] = []
-    owed: set[str] = set()
-    for dump in loaded:
-        run = runs[dump.id] = _run(dump, writers)
-        if not run.spoken:
-            continue
-        if run.revision > run.durable_revision or run.family is not None:
-            owed.add(run.id)
-        if run.live or run.family is not None:
-            # Ticks and looks at a parent gave revisions that were shown and not dumped.
-            run.revision += revision_stride * (start - dump.start)
-            raised.append(run.id)
-    _link(loaded, runs)
+    for run, dumped_in in raised:
+        # Ticks, and looks at a parent, gave revisions that were shown and not dumped.
+        run.revision += revision_stride * (start - dumped_in)
+    for writer in writers.values():
+        writer.heard_ns = now_unix_ns  # nobody listened before
+    _link(children, runs)
     _cut_circles(runs)
     _settle_sums(runs)
-    ended = {
-        dump.id: now_unix_ns if dump.ended_at_unix_ns is None else dump.ended_at_unix_ns
-        for dump in loaded
-        if dump.spoken and not runs[dump.id].live
-    }
     by_time = dict(sorted(ended.items(), key=lambda item: item[1]))
-    return Restored(runs, by_time, raised, owed, start)
+    return Restored(runs, by_time, [run.id for run, _ in raised], start)
 
 
-def _run(dump: RunDump, writers: dict[str, Writer]) -> RunState:
+def _run(dump: RunDump, writer: Writer) -> RunState:
     plan, family = dump.plan, dump.family
     return RunState(
         id=dump.id,
-        writer=writers[_writer_key(dump.writer)],
+        writer=writer,
         tenant=intern(dump.tenant),
         name=intern(dump.name),
         title=dump.title,
@@ -316,36 +316,29 @@ def _run(dump: RunDump, writers: dict[str, Writer]) -> RunState:
     )
 
 
-def _writers(loaded: list[RunDump], now_unix_ns: int) -> dict[str, Writer]:
-    """Each writer once, as the newest dump has it. Leases run from now: nobody listened before."""
-    newest: dict[str, WriterDump] = {}
-    for dump in loaded:
-        key = _writer_key(dump.writer)
-        known = newest.get(key)
-        if known is None or dump.writer.heard_ns > known.heard_ns:
-            newest[key] = dump.writer
-    return {
-        key: Writer(intern(one.id), intern(one.service), one.process_id, one.lease_s, now_unix_ns)
-        for key, one in newest.items()
-    }
+def _writer(dump: WriterDump, writers: dict[str, Writer]) -> Writer:
+    """The writer of a run, one object for all its runs, as the newest of their dumps has it."""
+    key = dump.id or key_of(Writer(dump.id, dump.service, dump.process_id))
+    writer = writers.get(key)
+    if writer is None:
+        writer = writers[key] = Writer(dump.id, dump.service, dump.process_id, dump.lease_s, dump.heard_ns)
+    elif dump.heard_ns > writer.heard_ns:
+        writer.service, writer.process_id = dump.service, dump.process_id
+        writer.lease_s, writer.heard_ns = dump.lease_s, dump.heard_ns
+    return writer
 
 
-def _writer_key(dump: WriterDump) -> str:
-    return dump.id or key_of(Writer(dump.id, dump.service, dump.process_id))
-
-
-def _link(loaded: list[RunDump], runs: dict[str, RunState]) -> None:
-    """Put each run below its parent; one whose parent is gone, or no longer counts it, becomes a root."""
+def _link(children: list[tuple[RunState, str, int]], runs: dict[str, RunState]) -> None:
+    """Put each run below its parent; one whose parent is gone, or does not count it, becomes a root."""
     shares: dict[str, dict[int, Share]] = {}
-    for dump in loaded:
-        parent = None if dump.parent_id is None else runs.get(dump.parent_id)
+    for run, parent_id, number in children:
+        parent = runs.get(parent_id)
         if parent is None or parent.family is None:
             continue
-        known = shares.get(parent.id)
+        known = shares.get(parent_id)
         if known is None:
-            known = shares[parent.id] = {share.number: share for share in _shares(parent)}
-        if (share := known.get(dump.share)) is not None:
-            run = runs[dump.id]
+            known = shares[parent_id] = {share.number: share for share in _shares(parent)}
+        if (share := known.get(number)) is not None:
             run.parent, run.share = parent, share
             parent.family.ids[run.id] = None
 

@@ -77,7 +77,7 @@ class OperationTree:
         self._ended: dict[str, int] = {}
         self._evicted = Evicted()
         self._owed: set[str] = set()
-        """Restored runs whose last word was no durable event."""
+        """Restored runs of which nobody knows what readers were shown last."""
         self._changes: Changes | None = None
         self._start = 0
         """Which start of its host this is, among those that share a store."""
@@ -659,7 +659,7 @@ class OperationTree:
             raise ValueError("only an empty tree can be restored")
         restored = restore_runs(dumps, now_unix_ns, start=start, revision_stride=revision_stride)
         self._changes = Changes()
-        self._runs, self._ended, self._owed = restored.runs, restored.ended, restored.owed
+        self._runs, self._ended, self._owed = restored.runs, restored.ended, set(restored.raised)
         self._start = restored.start
         quiet_until_ns = now_unix_ns + int(quiet_s * 1e9)
         deadlines: list[tuple[int, str]] = []
@@ -686,7 +686,7 @@ class OperationTree:
                 self._changes.mark(run_id, durably=True)
 
     def take_owed(self) -> set[str]:
-        """Restored runs that changed after their last durable event, once: readers may have missed it."""
+        """Restored runs that readers may have been shown in another state than theirs, newer or older; told once."""
         owed, self._owed = self._owed, set()
         return owed
 

@@ -46,6 +46,7 @@ class Ring:
         self._entries: list[Entry] = []
         self._before = 0
         """The offset before the first entry that this object was given."""
+        self._unwritten: list[tuple[int, Entry]] | None = None
         self.head = 0
         """The offset of the newest entry; 0: none yet."""
 
@@ -64,7 +65,21 @@ class Ring:
         else:
             self._entries[(self.head - self._before) % self._capacity] = entry
         self.head += 1
+        if self._unwritten is not None:
+            self._unwritten.append((self.head, entry))
         return self.head
+
+    def keep_unwritten(self) -> None:
+        """Keep what is appended from here on, beyond the capacity too, for a host that asks `take_unwritten` often."""
+        if self._unwritten is None:
+            self._unwritten = []
+
+    def take_unwritten(self) -> list[tuple[int, Entry]]:
+        """Offset and entry of all that was appended since the last call; nothing without `keep_unwritten`."""
+        taken = self._unwritten or []
+        if taken:
+            self._unwritten = []
+        return taken
 
     def restore(self, head: int, entries: Iterable[Entry]) -> None:
         """Go on with a log that was kept.

@@ -396,10 +396,10 @@ def test_only_an_empty_tree_is_restored():
         host.tree.restore(host.dumps.values(), T0)
 
 
-def test_runs_that_changed_after_their_last_durable_event_are_owed_once():
-    ticked, still = Saying(1), Saying(2)
-    restored = host_of(ticked.started(), still.started(), ticked.tick(1, 1.0)).killed_and_restored(T0)
-    assert restored.take_owed() == {ticked.id}
+def test_runs_that_ticks_may_have_moved_are_owed_to_readers_once():
+    live, over = Saying(1), Saying(2)
+    restored = host_of(live.started(), over.started(), over.ended(1)).killed_and_restored(T0)
+    assert restored.take_owed() == {live.id}
     assert restored.take_owed() == set()
 
 

@@ -17,8 +17,9 @@ from otelprogress.model.events import Event, OperationView, State, run_id
 from otelprogress.model.tree import Applied, OperationTree
 from otelprogress.protocol.cursor import CursorKey, unseal
 from otelprogress.protocol.encoding import SERVER_MESSAGES
-from otelprogress.protocol.filters import Matcher
+from otelprogress.protocol.filters import Facts, Matcher
 from otelprogress.protocol.hub import Hub
+from otelprogress.protocol.journal import Entry, decode_facts, encode_facts
 from otelprogress.protocol.messages import Filter, Gap, Level, Limits, SnapshotEnd
 from otelprogress.protocol.session import ClientSession, Delivery, Grant, ServerSession, Subscription
 
@@ -51,6 +52,44 @@ class Connection:
     client: ClientSession
     up: deque[bytes] = field(default_factory=deque)
     down: deque[bytes] = field(default_factory=deque)
+
+
+class Store:
+    """What a host writes down after each thing that happens to it, and finds again once it was killed."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = rng
+        self.starts = 0
+        self.head = 0
+        self.rows: list[tuple[Entry, bytes]] = []
+        self.dumps: dict[str, bytes] = {}
+        self.ticked: set[str] = set()
+
+    def write(self, hub: Hub) -> None:
+        for _, entry in hub.ring.take_unwritten():
+            self.rows.append((entry, encode_facts(entry)))
+        self.head = hub.head
+        changed, ticked = hub.tree.take_changed()
+        self.ticked = (self.ticked | set(ticked)) - set(changed)
+        if self.rng.random() < 0.05:
+            changed += self.ticked
+            self.ticked = set()
+        for run in changed:
+            if (dump := hub.tree.dump(run)) is not None:
+                self.dumps[run] = dump
+        for run in [run for run in self.dumps if hub.tree.dump(run) is None]:
+            del self.dumps[run]
+
+    def read(self, tree: OperationTree, now_ns: int) -> None:
+        self.starts += 1
+        tree.restore(self.dumps.values(), now_ns, start=self.starts)
+
+    def entries(self, count: int) -> list[Entry]:
+        newest: dict[str, Facts] = {}
+        return [
+            Entry(entry.encoded, entry.revision, *decode_facts(facts, newest), entry.terminal, entry.evicted)
+            for entry, facts in self.rows[-count:]
+        ]
 
 
 class Client:
@@ -160,6 +199,7 @@ class World:
         *,
         tree: Callable[[], OperationTree] = OperationTree,
         forget_on_restart: bool = False,
+        kill: bool = False,
         crashes: float = 0.01,
         ring_events: int | None = None,
         frame_bytes: int | None = None,
@@ -169,7 +209,11 @@ class World:
         self.crashes = crashes
         self.new_tree = tree
         self.forget_on_restart = forget_on_restart
+        self.store = Store(self.rng) if kill else None
+        """Of a host that restarts by being killed, and goes on in the same epoch; `None`: the log is lost."""
         self.tree = tree()
+        if self.store is not None:
+            self.store.read(self.tree, self.now_ns)
         self.ring_events = ring_events or self.rng.choice((8, 30, 1000))
         # Small frames and snapshots, so that everything comes in several parts.
         self.limits = Limits(
@@ -181,6 +225,8 @@ class World:
         self.last_view: dict[str, OperationView] = {}
         self.last_path: dict[str, tuple[str, ...]] = {}
         self.hub = self._new_hub()
+        if kill:
+            self.hub.ring.keep_unwritten()
         self.clients = [Client(self, f"client {number}") for number in range(3)]
 
     @property
@@ -225,6 +271,8 @@ class World:
     # --- what happens --------------------------------------------------------------------------------
     def publish(self, event: Event) -> None:
         self._note(self.hub.publish(event, self.now_ns), self.hub.head, {})
+        if self.store is not None:
+            self.store.write(self.hub)
 
     def _note(self, applied: list[Applied], head: int, paths: dict[str, tuple[str, ...]]) -> None:
         durable = [item.event for item in applied if item.durable]
@@ -294,11 +342,20 @@ class World:
         paths = {run: tuple(self.tree.ancestors(run)) for run in self.tree.run_ids()}
         applied = self.hub.advance(self.now_ns)
         self._note(applied, head + sum(item.durable for item in applied), paths)
+        if self.store is not None:
+            self.store.write(self.hub)
 
     def restart(self) -> None:
-        """The log is lost; the state was stored, unless this world forgets."""
+        """The log is lost; the state was stored, unless this world forgets. A killed host has what it wrote."""
         for client in self.clients:
             client.cut()
+        if self.store is not None:
+            self.tree = self.new_tree()
+            self.store.read(self.tree, self.now_ns)
+            self.hub = self._new_hub()
+            self.hub.restore_ring(self.store.head, self.store.entries(self.ring_events))
+            self.hub.ring.keep_unwritten()
+            return
         self.epoch += 1
         if self.forget_on_restart:
             self.tree = self.new_tree()

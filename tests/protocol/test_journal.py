@@ -151,3 +151,16 @@ def test_entries_that_are_read_in_order_share_what_did_not_change():
 def test_what_are_no_facts_is_refused(torn: bytes):
     with pytest.raises(InvalidRecord, match="facts of an entry cannot be read"):
         decode_facts(torn)
+
+
+def test_what_is_to_be_written_is_kept_beyond_the_capacity_until_it_is_taken():
+    ring = Ring(2)
+    ring.append(entry(1))
+    assert ring.take_unwritten() == []
+    ring.keep_unwritten()
+    for number in range(2, 8):
+        ring.append(entry(number))
+    assert ring.take_unwritten() == [(number, entry(number)) for number in range(2, 8)]
+    assert ring.take_unwritten() == []
+    ring.append(entry(8))
+    assert ring.take_unwritten() == [(8, entry(8))]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from msgspec.structs import replace
 
+from otelprogress.model.tree import OperationTree
 from otelprogress.protocol import client_session, hub, server_subscription
 from otelprogress.protocol.client_session import Subscription
 from otelprogress.protocol.hub import Hub, Pull
@@ -28,11 +29,18 @@ def test_nothing_is_lost_doubled_or_reordered_under_cuts_restarts_and_expiry(fir
         run(seed)
 
 
+@pytest.mark.parametrize("first", range(0, SEEDS, SEEDS_PER_TEST))
+def test_nothing_is_lost_doubled_or_reordered_when_a_host_is_killed_and_goes_on(first: int):
+    for seed in range(first, first + SEEDS_PER_TEST):
+        run(seed, kill=True)
+
+
 @pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_the_same_for_many_more_seeds():
     for seed in range(SEEDS, SEEDS + LONG_SEEDS):
         run(seed)
+        run(seed, kill=True)
 
 
 def test_the_stories_are_eventful():
@@ -43,11 +51,18 @@ def test_the_stories_are_eventful():
     assert {"snapshot", "left", "operation.progressed", "operation.ended"} <= kinds
 
 
-def run(seed: int) -> World:
+def test_a_killed_host_gives_no_cause_for_a_gap_of_its_own():
+    worlds = [run(seed, kill=True) for seed in range(20)]
+    assert sum(world.store.starts - 1 for world in worlds if world.store is not None) > 10
+    gaps = {gap for world in worlds for client in world.clients for gap in client.history.gaps}
+    assert gaps == {"expired", "evicted"}
+
+
+def run(seed: int, *, kill: bool = False) -> World:
     try:
-        return World(seed).run()
+        return World(seed, kill=kill).run()
     except Exception as error:
-        error.add_note(f"seed {seed}: replay with World({seed}).run()")
+        error.add_note(f"seed {seed}: replay with World({seed}, kill={kill}).run()")
         raise
 
 
@@ -204,9 +219,51 @@ def test_the_auditor_notices(bug: str, monkeypatch: pytest.MonkeyPatch):
     )
 
 
-def violations(seeds: int) -> Iterator[str]:
+def revisions_given_twice(monkeypatch):
+    true_restore = OperationTree.restore
+    monkeypatch.setattr(
+        OperationTree,
+        "restore",
+        lambda self, *args, **kwargs: true_restore(self, *args, revision_stride=0, **kwargs),
+    )
+
+
+def an_old_state_that_readers_are_not_told_of(monkeypatch):
+    monkeypatch.setattr(OperationTree, "take_owed", lambda _: set())
+
+
+def a_log_that_begins_again(monkeypatch):
+    monkeypatch.setattr(Hub, "restore_ring", lambda *_: None)
+
+
+def runs_compared_with_nothing_after_a_restart(monkeypatch):
+    true_restore = Hub.restore_ring
+
+    def restore(self, head, entries):
+        true_restore(self, head, entries)
+        for known in self._runs.values():
+            known.facts = None
+
+    monkeypatch.setattr(Hub, "restore_ring", restore)
+
+
+@pytest.mark.parametrize(
+    ("plant", "expected"),
+    [
+        (revisions_given_twice, "accuses the server"),
+        (an_old_state_that_readers_are_not_told_of, "G3"),
+        (a_log_that_begins_again, "without cause"),
+        (runs_compared_with_nothing_after_a_restart, "never got"),
+    ],
+)
+def test_the_auditor_notices_what_a_killed_host_forgets(plant, expected, monkeypatch: pytest.MonkeyPatch):
+    plant(monkeypatch)
+    assert any(expected in noticed for noticed in violations(100, kill=True))
+
+
+def violations(seeds: int, **how: bool) -> Iterator[str]:
     for seed in range(seeds):
         try:
-            World(seed).run()
+            World(seed, **how).run()
         except Violation as violation:
             yield str(violation)
