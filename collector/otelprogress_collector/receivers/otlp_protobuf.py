@@ -44,7 +44,6 @@ from otelprogress_collector.receivers.span_rules import SpanRules, SpanSketch
 
 _TRACE_ID_BYTES: Final = 16
 _SPAN_ID_BYTES: Final = 8
-_NO_TRACE: Final = bytes(_TRACE_ID_BYTES)
 _NO_SPAN: Final = bytes(_SPAN_ID_BYTES)
 _SAMPLED: Final = 1
 _HAS_IS_REMOTE: Final = 0x100
@@ -52,7 +51,6 @@ _IS_REMOTE: Final = 0x200
 _STATUSES: Final = ("unset", "ok", "error")
 _KNOWN: Final = mapping.KNOWN_EVENTS
 _PREFIX: Final = semconv.PREFIX
-_PREFIX_BYTES: Final = semconv.PREFIX.encode()
 _OPERATION_BYTES: Final = b"otelprogress.operation."
 _EVENT_NAME_BYTES: Final = EVENT_NAME_ATTRIBUTE.encode()
 _PARTIAL_BYTES: Final = PARTIAL_EVENT.encode()
