@@ -1,0 +1,138 @@
+"""One run of an invoices program, in whichever language, and what a collector has to make of it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from asyncio.subprocess import PIPE
+from collections.abc import Sequence
+from pathlib import Path
+
+import aiohttp
+import msgspec
+
+from otelprogress.feed.client import AsyncClient
+from otelprogress.model.events import FeedEvent, OperationView, State, StepState
+from otelprogress_collector.app import Collector
+from tests.collector.collecting import collecting
+from tests.otel.otlp_server import GrpcReceiver
+from tests.waiting import aeventually
+
+EVENTS_OF_ROOT = [
+    ("operation.started", None),
+    ("step.started", "fetch"),
+    ("step.ended", "fetch"),
+    ("operation.noted", "3 addresses are incomplete"),
+    ("step.started", "send"),
+    ("operation.noted", "mail server says hello"),
+    ("step.ended", "send"),
+    ("operation.ended", None),
+]
+TRACE = ["invoices", "send batch", "send batch"]
+
+
+class Answer(msgspec.Struct):
+    """Of `/v1/operations`."""
+
+    operations: list[OperationView]
+
+
+async def operations(collector: Collector, trace_id: str) -> list[OperationView]:
+    """What the REST interface has of one trace, as any HTTP client reads it; oldest start first."""
+    url = f"http://127.0.0.1:{collector.http_port}/v1/operations"
+    headers = {"Authorization": f"Bearer {collector.own_token}"}
+    async with aiohttp.ClientSession() as http:
+        async with http.get(url, params={"trace_id": trace_id}, headers=headers) as answer:
+            assert answer.status == 200
+            body = await answer.read()
+    return sorted(msgspec.json.decode(body, type=Answer).operations, key=lambda view: view.started_at_unix_ns)
+
+
+async def check_invoices(
+    tmp_path: Path, command: Sequence[str | Path], *, grpc: bool, **environment: str
+) -> None:
+    """Run the program against a collector: its operation is seen while it runs, then with all that became of it."""
+    with GrpcReceiver() as backend:
+        exporters = [{"name": "backend", "url": backend.url, "protocol": "grpc"}]
+        async with collecting(tmp_path / "data", exporters=exporters) as collector:
+            port = collector.grpc_port if grpc else collector.http_port
+            program = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=PIPE,
+                stdout=PIPE,
+                env=os.environ | {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}"} | environment,
+            )
+            try:
+                await _follow(collector, program)
+            finally:
+                if program.returncode is None:
+                    program.kill()
+                await program.wait()
+            await aeventually(lambda: len(backend.spans()) == len(TRACE))
+        assert sorted(span.name for span in backend.spans()) == TRACE
+        forwarded = [record.event_name for record in backend.log_records()]
+        assert forwarded.count("otelprogress.operation.ended") == len(TRACE)
+
+
+async def _follow(collector: Collector, program: asyncio.subprocess.Process) -> None:
+    assert program.stdin is not None and program.stdout is not None
+    said = (await asyncio.wait_for(program.stdout.readline(), 30)).split()
+    assert len(said) == 2, "the program ended before its first step"
+    trace_id, span_id = (part.decode() for part in said)
+    url, seen = f"ws://127.0.0.1:{collector.http_port}", list[FeedEvent]()
+    async with AsyncClient(url, collector.own_token) as client:
+        async with client.watch(trace_id=trace_id, level="ticks") as watch:
+            async for event in watch:  # what it says first may still be on its way
+                seen.append(event)
+                if event.operation.step is not None and event.operation.step.completed == 40:
+                    break
+            check_while_it_runs(event.operation, span_id)
+            program.stdin.write(b"go on\n")
+            while not (event := await anext(watch)).operation.id.endswith(span_id) or event.operation.live:
+                seen.append(event)
+            seen.append(event)
+        assert await asyncio.wait_for(program.wait(), 30) == 0
+        check_events(seen, f"{trace_id}-{span_id}")
+        views = await operations(collector, trace_id)
+        check_after_it_ran(views, span_id)
+        assert [view.id for view in await client.list(roots=False)] == [view.id for view in views]
+        check_after_it_ran([await client.get(view.id) for view in views], span_id)
+
+
+def check_while_it_runs(root: OperationView, span_id: str) -> None:
+    assert (root.name, root.title, root.service) == ("invoices", "Invoices of May", "billing")
+    assert (root.state, root.step_count, root.parent_id) == (State.RUNNING, 2, None)
+    assert root.id.endswith(span_id)
+    step = root.step
+    assert (step.name, step.state, step.total, step.unit) == ("fetch", StepState.RUNNING, 120, "{invoice}")
+    assert (root.ratio, root.ratio_source) == (40 / 120 / 2, "measured")
+
+
+def check_after_it_ran(views: list[OperationView], span_id: str) -> None:
+    root, first, second = views
+    assert (root.id[33:], root.state, root.ratio) == (span_id, State.SUCCEEDED, 1.0)
+    assert (root.incomplete, root.dropped, root.warnings) == (False, 0, 1)
+    fetch, send = root.steps
+    assert (fetch.name, fetch.state, fetch.completed, fetch.total) == ("fetch", StepState.SUCCEEDED, 120, 120)
+    assert (fetch.unit, fetch.counters) == ("{invoice}", {"rejected": 2.5})
+    assert (send.name, send.state) == ("send", StepState.SUCCEEDED)
+    assert (root.children.succeeded, root.children.failed) == (1, 1)
+    assert (first.name, first.state, first.parent_id) == ("send batch", State.SUCCEEDED, root.id)
+    assert first.step.completed == 7
+    assert (second.state, second.error_type, second.error_message) == (
+        State.FAILED,
+        "RangeError",
+        "no stamp left",
+    )
+    assert first.parent_step_index == second.parent_step_index == 1
+
+
+def check_events(seen: list[FeedEvent], root_id: str) -> None:
+    """Each durable event once, in order; a snapshot stands for those before it."""
+    told = [
+        (event.kind, event.step.name if event.step else event.message)
+        for event in seen
+        if event.operation.id == root_id and event.kind not in ("snapshot", "operation.progressed")
+    ]
+    assert told == EVENTS_OF_ROOT[-len(told) :]
+    assert len(told) >= len(EVENTS_OF_ROOT) - 2

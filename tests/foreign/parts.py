@@ -1,0 +1,30 @@
+"""Where the foreign programs stand that `make test-backends` installs, and what to do where they do not."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.foreign.install import FOREIGN, PARTIAL
+
+HERE = Path(__file__).parent
+PYTHON = FOREIGN / "bin" / "python"
+PARTIAL_PYTHON = PARTIAL / "bin" / "python"
+
+
+def installed(part: Path) -> Path:
+    """That part, if it is there; where it is not the test is skipped, and fails in continuous integration."""
+    if not part.exists():
+        message = f"{part.name} is missing: run `make test-backends`, which installs it"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    return part
+
+
+def packaged(package: str, name: str) -> Path:
+    """A program that a package of `.venv-foreign` brings along."""
+    found = sorted(FOREIGN.glob(f"lib/python*/site-packages/{package}/{name}"))
+    return found[0] if found else installed(FOREIGN / package / name)
