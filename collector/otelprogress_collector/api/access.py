@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from http import HTTPStatus
 from typing import Final
 
@@ -16,6 +17,7 @@ from otelprogress_collector.api.problem import Problem
 from otelprogress_collector.auth.admission import CollectorAdmission, token_of
 from otelprogress_collector.auth.grants import PrincipalGrant, authorizer, grant_of
 from otelprogress_collector.auth.principal import READ, Authority, Denied, Principal
+from otelprogress_collector.auth.rate import RateLimits
 
 _CHALLENGE: Final = {"WWW-Authenticate": "Bearer"}
 
@@ -27,12 +29,20 @@ class Access:
         authority: judges tokens.
         clock: by which they expire.
         admission: judges `Host` and `Origin`.
+        rate_limits: of HTTP requests; `None`: none.
     """
 
-    def __init__(self, authority: Authority, clock: Clock, admission: CollectorAdmission) -> None:
+    def __init__(
+        self,
+        authority: Authority,
+        clock: Clock,
+        admission: CollectorAdmission,
+        rate_limits: RateLimits | None = None,
+    ) -> None:
         self.authority = authority
         self.clock = clock
         self._admission = admission
+        self._rate_limits = rate_limits
 
     def admit(self, scope: Scope) -> None:
         """Let a request in by where it was sent to and by which page.
@@ -66,7 +76,7 @@ class Access:
         """Who sends this HTTP request, which wants to read.
 
         Raises:
-            Problem: 401 or 403.
+            Problem: 401, 403 or 429.
         """
         self.admit(scope)
         token = self.token(scope)
@@ -74,11 +84,27 @@ class Access:
         try:
             principal = self.authority.judge(token, self.clock.time_unix_ns() / 1e9)
         except Denied as denied:
+            self._limit(scope, "")
             raise Problem(HTTPStatus.UNAUTHORIZED, str(denied), headers=_CHALLENGE) from None
+        self._limit(scope, principal.token_id or principal.actor)
         if READ not in principal.scopes:
             raise Problem(HTTPStatus.FORBIDDEN, f"the token lacks the scope {READ}")
         self.still(principal)
         return principal
+
+    def _limit(self, scope: Scope, token_id: str) -> None:
+        if self._rate_limits is None:
+            return
+        client = scope.get("client")
+        retry_after_s = self._rate_limits.retry_after_s(
+            self.clock.monotonic_s(), address=client[0] if client else "", token_id=token_id
+        )
+        if retry_after_s > 0:
+            raise Problem(
+                HTTPStatus.TOO_MANY_REQUESTS,
+                "too many requests",
+                headers={"Retry-After": str(math.ceil(retry_after_s))},
+            )
 
     def still(self, principal: Principal) -> None:
         """Look again at one that was let in before.

@@ -68,6 +68,9 @@ class Reader(Protocol):
     def plan(self, now_s: float) -> None:
         """Call `Delivery.look_at`, if there is something to look at; once a second. What is nearer it does itself."""
 
+    def fail(self) -> None:
+        """End it: it raised."""
+
     def recheck(self) -> bool:
         """End it if its token was revoked; whether it may go on."""
 
@@ -81,6 +84,8 @@ class Delivery:
 
     def __init__(self, host: CollectorHost) -> None:
         self._wires: list[SharedWire] = []
+        self.failures = 0
+        """Readers that raised: bugs."""
         self.passes = 0
         """How often all readers had a turn."""
         self._host = host
@@ -228,8 +233,10 @@ class Delivery:
                 else:
                     reader.pump(now_s, now_unix_ns)
             except Exception:
+                self.failures += 1
                 _LOG.exception("a reader of the feed failed")
                 self.remove(reader)
+                reader.fail()
             if number % _LOOK_AT_CLOCK_EVERY == 0 and self._clock.monotonic_s() >= until_s:
                 return False
         return True

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import Counter
 from collections.abc import Mapping
 from http import HTTPStatus
 from math import inf
@@ -28,6 +27,7 @@ from otelprogress_collector.api.problem import Problem, busy
 from otelprogress_collector.api.wire import text_frames
 from otelprogress_collector.api.ws_protocol import EXTENSION, CollectorWebSocket
 from otelprogress_collector.auth.grants import token_in_frame
+from otelprogress_collector.auth.rate import Doorstep
 
 if TYPE_CHECKING:
     from otelprogress_collector.api.access import Access
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger("otelprogress_collector.api")
 
 FEED_LIMITS: Final = ServerLimits(max_feed_clients=20_000, max_unauthenticated=1_024)
-MAX_UNAUTHENTICATED_PER_ADDRESS: Final = 64
 _SOONEST_S: Final = 0.001
 
 
@@ -134,7 +133,7 @@ class FeedReader:
         self._delivery.want_turn(self)
 
     def fail(self) -> None:
-        """A fault of ours."""
+        """End it: a fault of ours."""
         self.connection.shut(CloseCode.INTERNAL, "internal error")
         self._delivery.remove(self)
 
@@ -160,7 +159,8 @@ class Feed:
         access: who may read what.
         delivery: gives the turns.
         limits: how many may connect, and their times.
-        max_unauthenticated_per_address: upgraded connections of one address that have shown no token yet.
+        doorstep: counts the connections that have shown no token yet; `None`: one of 64 an address, and
+            `limits.max_unauthenticated` in all.
         server_info: told in `welcome`.
     """
 
@@ -171,7 +171,7 @@ class Feed:
         delivery: Delivery,
         *,
         limits: ServerLimits = FEED_LIMITS,
-        max_unauthenticated_per_address: int = MAX_UNAUTHENTICATED_PER_ADDRESS,
+        doorstep: Doorstep | None = None,
         server_info: Mapping[str, str] | None = None,
     ) -> None:
         self.limits = limits
@@ -182,17 +182,16 @@ class Feed:
         self._delivery = delivery
         self._wire = delivery.share(text_frames)
         self._server_info = dict(server_info or {})
-        self._max_per_address = max_unauthenticated_per_address
+        self._doorstep = doorstep if doorstep is not None else Doorstep(total=limits.max_unauthenticated)
         self._readers: set[FeedReader] = set()
+        self._known = 0
         self._empty = asyncio.Event()
         self._empty.set()
-        self._unknown: Counter[str] = Counter()
-        """Connections that have shown no token yet, by address."""
 
     @property
     def client_count(self) -> int:
-        """Clients that are connected and known."""
-        return sum(1 for reader in self._readers if reader.authenticated)
+        """Clients that are connected and have shown a token."""
+        return self._known
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection to its end."""
@@ -202,12 +201,13 @@ class Feed:
         await receive()
         address = scope["client"][0] if scope.get("client") else ""
         try:
-            token = self._admit(scope, address)
+            token = self._admit(scope)
+            if not self._doorstep.enter(address):
+                raise busy("too many connections have shown no token yet", 1)
         except Problem as refused:
             self.stats.refused += 1
             await refused.answer(send, upgrade=True)
             return
-        self._unknown[address] += 1
         reader: FeedReader | None = None
         try:
             await self._access.authority.prepare(token)
@@ -217,14 +217,16 @@ class Feed:
             await self._converse(reader, address, receive)
         finally:
             if reader is None or not reader.authenticated:
-                self._known(address)
+                self._doorstep.leave(address)
+            else:
+                self._known -= 1
             if reader is not None:
                 self._delivery.remove(reader)
                 self._readers.discard(reader)
                 if not self._readers:
                     self._empty.set()
 
-    def _admit(self, scope: Scope, address: str) -> str | None:
+    def _admit(self, scope: Scope) -> str | None:
         """Decide before the upgrade; gives the token of the request, unjudged.
 
         Raises:
@@ -238,11 +240,6 @@ class Feed:
             raise busy("the collector ends or restarts", 1)
         if self.client_count >= self.limits.max_feed_clients:
             raise busy(f"{self.limits.max_feed_clients} clients are connected")
-        if (
-            self._unknown[address] >= self._max_per_address
-            or self._unknown.total() >= self.limits.max_unauthenticated
-        ):
-            raise busy("too many connections have shown no token yet", 1)
         return token
 
     def _open(self, connection: CollectorWebSocket, token: str | None) -> FeedReader:
@@ -288,17 +285,13 @@ class Feed:
                 _LOG.exception("a feed connection failed")
                 reader.fail()
             if reader.authenticated and not known_before:
-                self._known(address)
+                self._doorstep.leave(address)
+                self._known += 1
                 reader.connection.authenticate(self.limits.max_client_frame_bytes)
                 if self.client_count > self.limits.max_feed_clients:
                     reader.connection.shut(
                         CloseCode.OVERLOADED, f"{self.limits.max_feed_clients} clients are connected"
                     )
-
-    def _known(self, address: str) -> None:
-        self._unknown[address] -= 1
-        if not self._unknown[address]:
-            del self._unknown[address]
 
     def tick_interests(self) -> dict[bytes, tuple[Matcher, float]]:
         """What anybody wants ticks of, and how often a second at most, by the key of the matcher."""
@@ -325,3 +318,16 @@ def _frame_of(message: Any) -> str | bytes:
     text: str | None = message.get("text")
     frame: bytes = message.get("bytes") or b""
     return text if text is not None else frame
+
+
+class UpgradeRequired:
+    """The ASGI application of `/v1/feed` for those who ask for no WebSocket."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """426."""
+        refusal = Problem(
+            HTTPStatus.UPGRADE_REQUIRED,
+            f"the feed is a WebSocket of the subprotocol {SUBPROTOCOL}; /v1/feed/sse is one of plain HTTP",
+            headers={"Upgrade": "websocket", "Connection": "Upgrade"},
+        )
+        await refusal.answer(send)

@@ -43,6 +43,7 @@ def _problem(description: str) -> _Document:
 _BAD: Final = _problem("A parameter that is not known, or cannot be meant.")
 _UNAUTHORIZED: Final = _problem("The token is missing, wrong, expired or revoked.")
 _FORBIDDEN: Final = _problem("The token lacks the scope, or the Host or Origin is not on the list.")
+_TOO_MANY: Final = _problem("More requests than the limit: come back after Retry-After.")
 _BUSY: Final = _problem("Too much, or the collector ends or starts: come back after Retry-After.")
 
 _FILTER: Final = [
@@ -93,6 +94,7 @@ _PATHS: Final[_Document] = {
                 "400": _BAD,
                 "401": _UNAUTHORIZED,
                 "403": _FORBIDDEN,
+                "429": _TOO_MANY,
             },
         }
     },
@@ -126,8 +128,22 @@ _PATHS: Final[_Document] = {
                 "400": _BAD,
                 "401": _UNAUTHORIZED,
                 "403": _FORBIDDEN,
+                "429": _TOO_MANY,
                 "404": _problem("Nothing that may be seen has that name."),
                 "409": _problem("Several are meant: `candidates` has their handles."),
+                "503": _BUSY,
+            },
+        }
+    },
+    "/v1/feed": {
+        "get": {
+            "operationId": "openFeed",
+            "summary": "The feed as a WebSocket, see docs/protocol.md.",
+            "responses": {
+                "101": {"description": "The WebSocket is open."},
+                "400": _BAD,
+                "403": _FORBIDDEN,
+                "426": _problem("It was asked for without an upgrade."),
                 "503": _BUSY,
             },
         }
@@ -164,6 +180,7 @@ _PATHS: Final[_Document] = {
                 "400": _BAD,
                 "401": _UNAUTHORIZED,
                 "403": _FORBIDDEN,
+                "429": _TOO_MANY,
                 "503": _BUSY,
             },
         }
@@ -203,6 +220,7 @@ _PATHS: Final[_Document] = {
                 "200": _ok("The text format, version 0.0.4.", METRICS_TYPE, _STRING),
                 "401": _UNAUTHORIZED,
                 "403": _FORBIDDEN,
+                "429": _TOO_MANY,
             },
         }
     },
@@ -241,6 +259,14 @@ _SCHEMAS: Final[_Document] = {
 }
 
 
+def _paths() -> _Document:
+    other_method = _problem("Another method than GET.")
+    return {
+        path: {"get": asked["get"] | {"responses": asked["get"]["responses"] | {"405": other_method}}}
+        for path, asked in _PATHS.items()
+    }
+
+
 def document(version: str) -> _Document:
     """The whole document, for a collector of this version."""
     # What an operation looks like stands once, in the struct that is sent.
@@ -248,7 +274,7 @@ def document(version: str) -> _Document:
     return {
         "openapi": "3.1.0",
         "info": {"title": "otelprogress collector", "version": version or "0"},
-        "paths": _PATHS,
+        "paths": _paths(),
         "components": {
             "schemas": _SCHEMAS | views,
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},

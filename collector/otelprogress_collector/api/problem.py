@@ -7,7 +7,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 import msgspec
-from starlette.types import Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 MEDIA_TYPE: Final = "application/problem+json"
 JSON: Final = "application/json"
@@ -81,3 +81,29 @@ async def respond(
 def busy(detail: str, retry_after_s: int = 5) -> Problem:
     """503: come back in a moment."""
     return Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": str(retry_after_s)})
+
+
+class OnlyGet:
+    """An ASGI application for `GET` (and `HEAD`, where it is no stream); other methods are a problem.
+
+    Args:
+        app: answers.
+        head: whether it answers `HEAD` too.
+    """
+
+    def __init__(self, app: ASGIApp, *, head: bool = True) -> None:
+        self._app = app
+        self._methods = ("GET", "HEAD") if head else ("GET",)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["method"] in self._methods:
+            await self._app(scope, receive, send)
+        else:
+            allowed = ", ".join(self._methods)
+            refusal = Problem(
+                HTTPStatus.METHOD_NOT_ALLOWED,
+                f"what is here is read with {allowed}",
+                headers={"Allow": allowed},
+            )
+            await refusal.answer(send)

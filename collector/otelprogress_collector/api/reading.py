@@ -10,11 +10,12 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from otelprogress_collector.api.access import Access
 from otelprogress_collector.api.delivery import Delivery
-from otelprogress_collector.api.feed import FEED_LIMITS, MAX_UNAUTHENTICATED_PER_ADDRESS, Feed
+from otelprogress_collector.api.feed import FEED_LIMITS, Feed, UpgradeRequired
 from otelprogress_collector.api.health import Health, Readiness, Ready
 from otelprogress_collector.api.http_protocol import CollectorHttp
 from otelprogress_collector.api.metrics import Collect, Metrics, Sample
 from otelprogress_collector.api.openapi import OpenApi
+from otelprogress_collector.api.problem import OnlyGet
 from otelprogress_collector.api.rest import Operation, Operations
 from otelprogress_collector.api.sse import Streams
 from otelprogress_collector.api.ws_protocol import CollectorWebSocket
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from otelprogress.feed.connection import ServerLimits
     from otelprogress_collector.auth.admission import CollectorAdmission
     from otelprogress_collector.auth.principal import Authority
+    from otelprogress_collector.auth.rate import Doorstep, RateLimits
     from otelprogress_collector.host import CollectorHost
 
 RECHECK_S: Final = 2.0
@@ -51,7 +53,8 @@ class Reading:
         collect: for `/metrics`; `None`: only what the feed says of itself.
         open_metrics: whether `/metrics` needs no token.
         limits: of the feed; streams have as many places of their own.
-        max_unauthenticated_per_address: feed connections that have shown no token yet.
+        doorstep: counts the feed connections that have shown no token yet; `None`: one of the feed's own.
+        rate_limits: of HTTP requests; `None`: none.
         server_info: told in `welcome`, and the version in the OpenAPI document.
     """
 
@@ -65,17 +68,18 @@ class Reading:
         collect: Collect | None = None,
         open_metrics: bool = False,
         limits: ServerLimits = FEED_LIMITS,
-        max_unauthenticated_per_address: int = MAX_UNAUTHENTICATED_PER_ADDRESS,
+        doorstep: Doorstep | None = None,
+        rate_limits: RateLimits | None = None,
         server_info: Mapping[str, str] | None = None,
     ) -> None:
-        access = Access(authority, host.clock, admission)
+        access = Access(authority, host.clock, admission, rate_limits)
         self.delivery = Delivery(host)
         self.feed = Feed(
             host,
             access,
             self.delivery,
             limits=limits,
-            max_unauthenticated_per_address=max_unauthenticated_per_address,
+            doorstep=doorstep,
             server_info=server_info,
         )
         self.streams = Streams(host, access, self.delivery, limits=limits)
@@ -91,13 +95,14 @@ class Reading:
         """For the application that serves the port."""
         return [
             WebSocketRoute("/v1/feed", self.feed),
-            Route("/v1/feed/sse", self.streams, methods=["GET"]),
-            Route("/v1/operations", self._operations, methods=["GET"]),
-            Route("/v1/operations/{operation}", self._operation, methods=["GET"]),
-            Route("/openapi.json", self._openapi, methods=["GET"]),
-            Route("/healthz", Health(), methods=["GET"]),
-            Route("/readyz", self._readiness, methods=["GET"]),
-            Route("/metrics", self._metrics, methods=["GET"]),
+            Route("/v1/feed", OnlyGet(UpgradeRequired())),
+            Route("/v1/feed/sse", OnlyGet(self.streams, head=False)),
+            Route("/v1/operations", OnlyGet(self._operations)),
+            Route("/v1/operations/{operation}", OnlyGet(self._operation)),
+            Route("/openapi.json", OnlyGet(self._openapi)),
+            Route("/healthz", OnlyGet(Health())),
+            Route("/readyz", OnlyGet(self._readiness)),
+            Route("/metrics", OnlyGet(self._metrics)),
         ]
 
     def start(self) -> None:
@@ -147,7 +152,13 @@ class Reading:
             stats.connections,
         )
         yield "otelprogress_feed_refused_total", "Feed upgrades refused", "counter", {}, stats.refused
-        yield "otelprogress_feed_failures_total", "Faults of the feed", "counter", {}, stats.failures
+        yield (
+            "otelprogress_feed_failures_total",
+            "Faults of the feed",
+            "counter",
+            {},
+            stats.failures + self.delivery.failures,
+        )
         yield "otelprogress_feed_passes_total", "Passes over all readers", "counter", {}, self.delivery.passes
         if self._collect is not None:
             yield from self._collect()

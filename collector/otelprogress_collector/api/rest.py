@@ -96,6 +96,10 @@ class _Waiter:
     def plan(self, now_s: float) -> None:
         """The request said when it ends."""
 
+    def fail(self) -> None:
+        """Have the request look itself."""
+        self.changed.set()
+
     def recheck(self) -> bool:
         """The request looks at its token itself before it answers."""
         return True

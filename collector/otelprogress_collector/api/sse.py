@@ -164,6 +164,11 @@ class StreamReader:
         self._session.drain(now_s)
         self._turn.set()
 
+    def fail(self) -> None:
+        """End it: a fault of ours."""
+        self._over = (CloseCode.INTERNAL, "internal error")
+        self._turn.set()
+
     def cut(self) -> None:
         """End it without a word."""
         self._connection.http.transport.abort()

@@ -24,6 +24,7 @@ class Recorder:
     def __init__(self, delivery: Delivery, *, costs_s: float = 0.0) -> None:
         self.due_s = inf
         self.turns = 0
+        self.failed = False
         self.looks: list[float] = []
         self.plans_at_s: float | None = None
         self.readable_at_turns: list[bool] = []
@@ -45,6 +46,9 @@ class Recorder:
     def plan(self, now_s: float) -> None:
         if self.plans_at_s is not None:
             self._delivery.look_at(self, self.plans_at_s, now_s)
+
+    def fail(self) -> None:
+        self.failed = True
 
     def recheck(self) -> bool:
         return True
@@ -208,6 +212,7 @@ async def test_one_that_fails_is_removed_and_the_others_go_on(
     host.commit()
     await aeventually(lambda: other.turns)
     assert delivery.readers() == [other]
+    assert (broken.failed, delivery.failures) == (True, 1)
     assert "a reader of the feed failed" in caplog.text
 
 

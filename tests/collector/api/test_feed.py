@@ -17,6 +17,7 @@ from otelprogress.feed.connection import ServerLimits
 from otelprogress.protocol.messages import Limits
 from otelprogress_collector.api import feed as feed_module
 from otelprogress_collector.api import reading as reading_module
+from otelprogress_collector.auth.rate import Doorstep
 from tests.collector.api.kit import TOKEN, FakeAuthority, reader, serving
 from tests.collector.api.test_feed_contract import close_code, refused_status
 from tests.faults.proxy import FaultProxy, Plan
@@ -75,7 +76,10 @@ def test_clients_that_follow_the_same_share_one_encoding_and_one_write_each(monk
 
 def test_a_connection_costs_less_than_30_kb():
     process = psutil.Process()
-    with serving(max_unauthenticated_per_address=10_000) as server, contextlib.ExitStack() as stack:
+    with (
+        serving(doorstep=Doorstep(per_address=10_000, total=10_000)) as server,
+        contextlib.ExitStack() as stack,
+    ):
         server.submit(started())
         request = (
             f"GET /v1/feed HTTP/1.1\r\nHost: 127.0.0.1:{server.address[1]}\r\nUpgrade: websocket\r\n"
@@ -262,7 +266,7 @@ def test_a_revoked_token_gets_no_further_subscription(monkeypatch: pytest.Monkey
 
 
 def test_connections_that_show_no_token_cannot_pile_up():
-    with serving(max_unauthenticated_per_address=3) as server, contextlib.ExitStack() as stack:
+    with serving(doorstep=Doorstep(per_address=3)) as server, contextlib.ExitStack() as stack:
         waiting = [stack.enter_context(dial(server, token=None)) for _ in range(3)]
         assert refused_status(server, token=None) == HTTPStatus.SERVICE_UNAVAILABLE
         hello(waiting[0], token=TOKEN)
@@ -271,7 +275,7 @@ def test_connections_that_show_no_token_cannot_pile_up():
         waiting[1].close()
         with dial(server, token=None):
             pass
-    assert not server.reading.feed._unknown
+    assert server.reading.feed._doorstep.count == 0
 
 
 def test_a_refusal_before_the_upgrade_is_a_problem_document_that_says_when_to_come_back():
@@ -342,3 +346,14 @@ def test_the_limits_that_are_told_are_those_that_are_kept():
     assert (told.ping_interval_s, told.pong_timeout_s) == (kept.ping_interval_s, kept.pong_timeout_s)
     assert told.hello_frame_bytes == kept.max_frame_before_auth_bytes
     assert told.client_frame_bytes == kept.max_client_frame_bytes
+
+
+def test_a_server_that_ends_without_a_drain_still_says_goodbye():
+    with serving() as server, dial(server) as client:
+        subscribe(client)
+        server.submit(started())
+        (one,) = server.reading.feed._readers
+        server.call(one.connection.shutdown)  # what uvicorn calls
+        heard = [message["type"] for message in hear_until(client, "drain")]
+        assert heard[-1] == "drain"
+        assert close_code(client) == 1012

@@ -12,6 +12,7 @@ import pytest
 
 from otelprogress.feed.client import AsyncClient
 from otelprogress.feed.connection import ServerLimits
+from otelprogress_collector.auth.rate import Doorstep
 from tests.collector.api.kit import TOKEN, serving
 from tests.faults.proxy import FaultProxy, Plan
 from tests.faults.test_feed_faults import random_plan
@@ -99,7 +100,7 @@ async def test_a_reader_that_was_closed_as_too_slow_comes_back_and_misses_nothin
 
 
 async def test_clients_that_vanish_in_every_state_leave_nothing_behind(rng: random.Random):
-    with serving(max_unauthenticated_per_address=1_000) as server:
+    with serving(doorstep=Doorstep(per_address=1_000)) as server:
         server.submit(started())
         request = (
             f"GET /v1/feed HTTP/1.1\r\nHost: 127.0.0.1:{server.address[1]}\r\nUpgrade: websocket\r\n"
@@ -126,7 +127,7 @@ async def test_clients_that_vanish_in_every_state_leave_nothing_behind(rng: rand
             0,
             0,
         )
-        assert not server.reading.feed._unknown
+        assert server.reading.feed._doorstep.count == 0
         async with AsyncClient(server.url, TOKEN) as client:
             view = await client.get("nightly_load-1")
             assert view.message == "a note"

@@ -11,6 +11,7 @@ from starlette.routing import Route
 from otelprogress.protocol.messages import Filter
 from otelprogress_collector.api.openapi import document
 from otelprogress_collector.api.query import StreamParameters, ViewParameters
+from otelprogress_collector.auth.rate import RateLimits, TokenBuckets
 from tests.collector.api.kit import TOKEN, FakeAuthority, get, reader, serving
 from tests.collector.api.schema_check import problems
 from tests.feed.fakes import ended, noted, progressed, started
@@ -41,14 +42,9 @@ async def test_it_is_served_to_everybody_who_gets_there(served):
 
 
 def test_it_has_every_route_and_no_other(served):
-    routes = {
-        (route.path, method.lower())
-        for route in served.reading.routes()
-        if isinstance(route, Route)
-        for method in route.methods - {"HEAD"}
-    }
-    said = {(path, method) for path, methods in DOCUMENT["paths"].items() for method in methods}
-    assert said == routes
+    routes = {route.path for route in served.reading.routes() if isinstance(route, Route)}
+    assert set(DOCUMENT["paths"]) == routes
+    assert all(set(methods) == {"get"} for methods in DOCUMENT["paths"].values())
 
 
 def test_it_has_every_parameter_and_no_other():
@@ -56,7 +52,7 @@ def test_it_has_every_parameter_and_no_other():
     assert parameters("/v1/operations/{operation}") == set(ViewParameters.__struct_fields__)
     assert parameters("/v1/operations/{operation}", "path") == {"operation"}
     assert parameters("/v1/feed/sse") == FILTER | set(StreamParameters.__struct_fields__)
-    for path in ("/healthz", "/readyz", "/metrics", "/openapi.json"):
+    for path in ("/v1/feed", "/healthz", "/readyz", "/metrics", "/openapi.json"):
         assert parameters(path) == set()
 
 
@@ -86,6 +82,7 @@ ASKED = [
     ("/v1/operations/{operation}", "/v1/operations/load-1", "w", 403),
     ("/v1/operations/{operation}", "/v1/operations/nothing", TOKEN, 404),
     ("/v1/operations/{operation}", "/v1/operations/load", TOKEN, 409),
+    ("/v1/feed", "/v1/feed", TOKEN, 426),
     ("/v1/feed/sse", "/v1/feed/sse?level=x", TOKEN, 400),
     ("/v1/feed/sse", "/v1/feed/sse", None, 401),
     ("/v1/feed/sse", "/v1/feed/sse", "w", 403),
@@ -110,6 +107,35 @@ async def test_every_answer_is_what_the_document_says(served):
         answer = await get(served, asked, token=token)
         assert answer.status == status, asked
         _check(path, answer)
+
+
+@pytest.mark.parametrize("path", list(DOCUMENT["paths"]))
+async def test_another_method_is_a_problem_that_says_which(served, path: str):
+    for method in ("POST", "PUT", "DELETE", "OPTIONS"):
+        answer = await get(served, path.replace("{operation}", "x"), method=method)
+        assert answer.status == 405
+        assert "GET" in answer.headers["Allow"]
+        _check(path, answer)
+
+
+async def test_a_forged_host_is_refused_by_every_path_that_has_something_to_hide(served):
+    for path in DOCUMENT["paths"]:
+        answer = await get(served, path.replace("{operation}", "x"), headers={"Host": "evil.example"})
+        if path in ("/healthz", "/readyz", "/v1/feed"):
+            assert answer.status in (200, 426)
+        else:
+            assert answer.status == 403, path
+            _check(path, answer)
+
+
+async def test_more_requests_than_the_limit_are_told_when_to_come_back():
+    limits = RateLimits(by_token=TokenBuckets(per_s=1.0, burst=3), by_address=None)
+    with serving(rate_limits=limits) as server:
+        answers = [await get(server, "/v1/operations") for _ in range(5)]
+        assert [answer.status for answer in answers[:3]] == [200] * 3
+        assert answers[4].status == 429
+        assert 1 <= int(answers[4].headers["Retry-After"]) <= 5
+        _check("/v1/operations", answers[4])
 
 
 async def test_what_a_collector_that_ends_answers_is_in_the_document_too(served):
