@@ -65,6 +65,9 @@ def list_(
     elif not client.unanswered:
         remark("nothing runs and nothing is in the history; `otelprogress doctor` says where was looked")
     for target in client.unanswered:
+        if target.is_collector:
+            remark(f"otelprogress: {target.name} does not answer; `otelprogress doctor` says more")
+            continue
         service = f" ({clean(target.service, MAX_SERVICE_CHARS)})" if target.service else ""
         remark(
             f"otelprogress: process {target.pid}{service} does not answer; what runs there is shown as last written down"

@@ -1,11 +1,13 @@
 """The clients: `AsyncClient`, its blocking twin `Client`, and `watch()`.
 
-Without an address they speak to all processes of this user on this machine that left a runtime file.
+Without an address they speak to all processes of this user on this machine that left a runtime file, and to the
+collector: the one that `OTELPROGRESS_COLLECTOR` names, and those that left a runtime file too.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import weakref
 from collections.abc import Mapping, Sequence
@@ -16,12 +18,14 @@ import msgspec
 
 from otelprogress.exceptions import (
     AmbiguousOperation,
+    FeedDenied,
     FeedUnavailable,
     InvalidValue,
     UnknownOperation,
 )
 from otelprogress.feed.blocking_client import Client
-from otelprogress.feed.discovery import FeedTarget, local_feeds, target_at
+from otelprogress.feed.discovery import FeedTarget, all_feeds, target_at
+from otelprogress.feed.merging import first_hand
 from otelprogress.feed.news import UNTIL, News, Until, news_reason, standing_reason
 from otelprogress.feed.watch import Watch
 from otelprogress.feed.watching import WatchOptions, snapshot
@@ -35,7 +39,10 @@ _Targets = list[FeedTarget]
 _Found = list[tuple[FeedTarget, OperationView]]
 """Aliases, because inside the class `list` is a method."""
 
+_LOG = logging.getLogger("otelprogress.feed")
 _EVERYTHING: Final = Filter(roots=False, ended_within_s=1e9)
+_LATELY: Final = Filter(roots=False)
+"""Where all is asked for, to look through it here: a collector keeps what ended for weeks."""
 _LIST_TIMEOUT_S: Final = 5.0
 _FIND_AT_LEAST_S: Final = 1.0
 """What a wait gives feeds to say what they know, however short it is."""
@@ -46,7 +53,8 @@ class AsyncClient:
     """Reads feeds: what runs, what happens, until something happens.
 
     Args:
-        url: `ws://HOST:PORT`, as a runtime file has it; `None`: all local processes, also those that start later.
+        url: `ws://HOST:PORT`, as a runtime file has it; `None`: all local processes, also those that start later, and
+            the collector.
         token: `None`: the one of the runtime file with that address, else of `$OTELPROGRESS_TOKEN_FILE`.
         backoff_s: the first and the last upper bound of the random wait before connecting again.
         resume: `False`: every connection begins anew, without a cursor. For tests that show what resuming is for.
@@ -54,8 +62,8 @@ class AsyncClient:
         rng: of the jitter; `None`: unseeded.
 
     Attributes:
-        unanswered: local feeds that did not answer the last question, though their process is there: it is stopped,
-            or very busy.
+        unanswered: feeds that did not answer the last question, though their process is there (it is stopped, or very
+            busy), or though they are the collector's.
 
     Raises:
         InvalidValue: the address or the token file is none.
@@ -145,12 +153,13 @@ class AsyncClient:
 
     def _watch(
         self,
-        target: FeedTarget | None,
+        target: FeedTarget | _Targets | None,
         wanted: Filter,
         *,
         level: Level = "milestones",
         max_rate_hz: float | None = None,
         cursor: str | None = None,
+        begins_with: tuple[FeedTarget, OperationView] | None = None,
     ) -> Watch:
         if level not in _LEVELS:
             raise InvalidValue(f"level is one of {', '.join(_LEVELS)}, not {level!r}")
@@ -162,7 +171,7 @@ class AsyncClient:
             resume=self._resume,
             open_timeout_s=self._open_timeout_s,
         )
-        watching = Watch(target, options, cursor=cursor or None, rng=self._rng)
+        watching = Watch(target, options, cursor=cursor or None, rng=self._rng, begins_with=begins_with)
         self._watches.add(watching)
         return watching
 
@@ -185,7 +194,8 @@ class AsyncClient:
             ended_within_s: how long ago it may have ended; a process keeps what ended ten minutes ago.
 
         Returns:
-            Of all feeds; local processes that do not answer are left out, and are in `unanswered`.
+            Of all feeds, each run once: as the collector has it, where it knows it. Feeds that do not answer are left
+            out, and are in `unanswered`.
 
         Raises:
             FeedUnavailable: the feed that was named does not answer.
@@ -193,7 +203,7 @@ class AsyncClient:
         """
         wanted = Filter(name=name, roots=roots, service=_several(service), ended_within_s=ended_within_s)
         found, _ = await self._ask(await self._targets(), wanted, self._open_timeout_s)
-        views = [view for _, view in found]
+        views = [view for _, view in _each_once(found)]
         return sorted(
             (view for view in views if live in (None, view.live)), key=lambda view: view.started_at_unix_ns
         )
@@ -246,7 +256,12 @@ class AsyncClient:
         target, view = await self._find(operation, find_s)
         if (reason := standing_reason(view, until, resumed=cursor is not None)) is not None:
             return News(reason=reason, operation=view, cursor=cursor or "")
-        watching = self._watch(target, Filter(run=(view.id,), ended_within_s=1e9), cursor=cursor)
+        watching = self._watch(
+            await self._followed(target),
+            Filter(run=(view.id,), ended_within_s=1e9),
+            cursor=cursor,
+            begins_with=(target, view),
+        )
         try:
             async with watching, asyncio.timeout_at(deadline_s):
                 async for event in watching:
@@ -259,7 +274,18 @@ class AsyncClient:
         raise FeedUnavailable(f"the feed of {view.handle} went away, and its end is not known")
 
     async def _targets(self) -> _Targets:
-        return [self._target] if self._target is not None else await asyncio.to_thread(local_feeds)
+        return [self._target] if self._target is not None else await asyncio.to_thread(all_feeds)
+
+    async def _followed(self, target: FeedTarget) -> FeedTarget | _Targets:
+        """Where to hear about an operation that was found there: with a collector, at all feeds that may know it."""
+        if self._target is not None:
+            return target
+        others = [each for each in await self._targets() if each.key != target.key]
+        if target.is_collector:
+            # Its process tells of it where the collector cannot be reached.
+            return [target, *(each for each in others if not each.is_collector)]
+        collectors = [each for each in others if each.is_collector]
+        return [target, *collectors] if collectors else target
 
     async def _ask(
         self, targets: Sequence[FeedTarget], wanted: Filter, timeout_s: float
@@ -273,12 +299,17 @@ class AsyncClient:
         return found, [target for target, views in pairs if views is not None]
 
     async def _snapshot(self, target: FeedTarget, wanted: Filter, timeout_s: float) -> _Views | None:
-        """What matches at a feed; `None`: a local one does not answer."""
+        """What matches at a feed; `None`: it does not answer, and is not the one that was named."""
         try:
             return await snapshot(target, wanted, timeout_s=timeout_s)
         except FeedUnavailable:
             if self._target is not None:
                 raise
+            return None
+        except FeedDenied as denied:
+            if self._target is not None or not target.is_collector:
+                raise
+            _LOG.warning("%s is left out: %s", target.name, denied)
             return None
 
     async def _find(self, text: str, timeout_s: float) -> tuple[FeedTarget, OperationView]:
@@ -289,9 +320,8 @@ class AsyncClient:
             )
         unanswered: tuple[FeedTarget, ...] = ()
         for clause in ({"run": (text,)}, {"label": (text,)}, {}):
-            found, targets = await self._ask(
-                targets, msgspec.structs.replace(_EVERYTHING, **clause), timeout_s
-            )
+            wanted = msgspec.structs.replace(_EVERYTHING if clause else _LATELY, **clause)
+            found, targets = await self._ask(targets, wanted, timeout_s)
             # Those that did not answer are not asked again: a stopped process costs one time-out, not three.
             unanswered = self.unanswered = (*unanswered, *self.unanswered)
             if not clause:
@@ -301,8 +331,10 @@ class AsyncClient:
                     if text and (view.id.startswith(text) or view.handle.startswith(text))
                 ]
             if found:
-                return _only(text, found)
-        silent = ", ".join(f"process {target.pid} at {target.url}" for target in unanswered)
+                chosen = await self._as_collector_has_it(_only(text, found), targets, timeout_s)
+                self.unanswered = unanswered
+                return chosen
+        silent = ", ".join(target.name for target in unanswered)
         if not targets and silent:
             raise FeedUnavailable(f"no feed answers: {silent}")
         raise UnknownOperation(
@@ -310,15 +342,39 @@ class AsyncClient:
             + (f" (no answer from {silent})" if silent else "")
         )
 
+    async def _as_collector_has_it(
+        self, chosen: tuple[FeedTarget, OperationView], targets: Sequence[FeedTarget], timeout_s: float
+    ) -> tuple[FeedTarget, OperationView]:
+        """A process's operation may be known to the collector too, where its handle is another one."""
+        collectors = [each for each in targets if each.is_collector]
+        if chosen[0].is_collector or not collectors:
+            return chosen
+        wanted = msgspec.structs.replace(_EVERYTHING, run=(chosen[1].id,))
+        known, _ = await self._ask(collectors, wanted, timeout_s)
+        return _each_once([chosen, *known])[0]
+
+
+def _each_once(found: _Found) -> _Found:
+    """Each run once: as a collector has it, where one knows it."""
+    by_id: dict[str, tuple[FeedTarget, OperationView]] = {}
+    for target, view in found:
+        known = by_id.setdefault(view.id, (target, view))
+        if known[0].is_collector != target.is_collector:
+            of_process, of_collector = (view, known[1]) if known[0].is_collector else (known[1], view)
+            collector = known[0] if known[0].is_collector else target
+            by_id[view.id] = collector, first_hand(of_process, of_collector)
+    return list(by_id.values())
+
 
 def _only(text: str, found: _Found) -> tuple[FeedTarget, OperationView]:
     """The one that is meant: the only one, or the only live one of them."""
-    by_id = {view.id: (target, view) for target, view in found}
-    candidates = list(by_id.values())
+    candidates = _each_once(found)
     if len(candidates) > 1:
         candidates = [each for each in candidates if each[1].live] or candidates
     if len(candidates) > 1:
         handles = [view.handle for _, view in candidates][:20]
+        if len(set(handles)) < len(handles):  # each host numbers its own
+            handles = [view.id for _, view in candidates][:20]
         raise AmbiguousOperation(f"{text!r} can be {', '.join(handles)}: give more of it, or the id", handles)
     return candidates[0]
 

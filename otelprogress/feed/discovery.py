@@ -138,6 +138,14 @@ def all_feeds(environ: Mapping[str, str] = os.environ, folder: Path | None = Non
     return list(feeds.values())
 
 
+def renewed(target: FeedTarget, environ: Mapping[str, str] = os.environ) -> FeedTarget:
+    """The same collector with the token as it is now; `target` itself where nothing says another one."""
+    try:
+        return next((each for each in all_feeds(environ) if each.key == target.key), target)
+    except (OSError, InvalidValue):
+        return target
+
+
 def _collector_feed(base_url: str) -> str:
     scheme, _, rest = base_url.partition("://")
     return f"{'wss' if scheme == 'https' else 'ws'}://{rest}{FEED_PATH}"
@@ -194,6 +202,11 @@ class Discovery:
 
 
 def _target(content: runtime_file.RuntimeFile) -> FeedTarget:
+    if content.kind == COLLECTOR:
+        # Without its process: that one's death says nothing about the runs, which are others'.
+        return FeedTarget(
+            url=feed_url(content.url), token=content.token, service=content.service, kind=COLLECTOR
+        )
     return FeedTarget(
         url=feed_url(content.url),
         token=content.token,

@@ -1,4 +1,4 @@
-"""The iterator over feeds: one address, or all local processes merged, also those that start later."""
+"""The iterator over feeds: one address, or all local processes and the collector merged, also those that start later."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import logging
 import random
 import weakref
 from collections import deque
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Final, Self
 
@@ -17,11 +18,14 @@ import msgspec
 
 from otelprogress.exceptions import FeedError, InvalidValue
 from otelprogress.feed.discovery import LOOK_EVERY_S, Discovery, FeedTarget
+from otelprogress.feed.merging import Merge
 from otelprogress.feed.watching import Batch, FeedWatch, WatchOptions
-from otelprogress.model.events import FeedEvent
+from otelprogress.model.events import FeedEvent, OperationView
 
 _LOG = logging.getLogger("otelprogress.feed")
 _CURSOR_PREFIX: Final = "w1."
+_AWAITED: Final = "*"
+"""Not a feed's place in a cursor: what was given of one, and another one that tells of it had not said yet."""
 _BATCHES_AHEAD: Final = 16
 """Frames that may wait for the iterator; then nothing more is read from the sockets."""
 
@@ -67,7 +71,7 @@ class _Inbox:
         """Take what is only a newer position: everything before it was read."""
         while self._items:
             head = self._items[0]
-            if isinstance(head, _End) or head.events or head.gaps:
+            if isinstance(head, _End) or head.events or head.gaps or head.away:
                 return
             self._pop()
             head.feed.settle(head.cursor)
@@ -107,10 +111,12 @@ class Watch:
 
     The state that is there at the beginning comes as events of kind `snapshot`. Per run, revisions rise
     strictly; every durable event comes exactly once, also across reconnects, unless `gaps` counts up: then
-    a snapshot with its reason in `FeedEvent.gap` follows instead of what was missed.
+    a snapshot with its reason in `FeedEvent.gap` follows instead of what was missed. A run that a process and the
+    collector both tell of comes once, and the collector's word counts (`feed.merging`); where the one takes over from
+    the other, revisions and handle are the new one's.
 
     It ends when the feed closed for good: the process of the given address is gone. A watch of all local
-    processes goes on and waits for the next one.
+    processes goes on and waits for the next one, one of a collector for its return.
 
     Attributes:
         gaps: how many gaps the events given so far contain.
@@ -118,19 +124,23 @@ class Watch:
 
     def __init__(
         self,
-        target: FeedTarget | None,
+        target: FeedTarget | Sequence[FeedTarget] | None,
         options: WatchOptions,
         *,
         cursor: str | None = None,
         rng: random.Random | None = None,
+        begins_with: tuple[FeedTarget, OperationView] | None = None,
     ) -> None:
         """Connect when first used.
 
         Args:
-            target: `None`: all local processes.
+            target: one feed; several: these, merged; `None`: all local processes and the collector.
             options: how to follow.
-            cursor: of an earlier watch with the same arguments; `None`: begin with what is there.
+            cursor: of an earlier watch with the same clauses; `None`: begin with what is there. That of a watch of one
+                feed is offered to each feed that is there at the beginning: the one that gave it goes on from it,
+                others answer with a gap and what is there.
             rng: of the jitter.
+            begins_with: a run that was asked for before, and the feed that told of it; `None`: nothing was.
 
         Raises:
             InvalidValue: the cursor is none.
@@ -138,7 +148,14 @@ class Watch:
         self._feeds: dict[FeedWatch, asyncio.Task[None]] = {}
         self._discoverer: asyncio.Task[None] | None = None
         self.gaps = 0
-        self._target = target
+        self._target: FeedTarget | None = None
+        """The one feed that is followed; `None`: several are."""
+        self._targets: tuple[FeedTarget, ...] | None = None
+        """The several; `None`: whichever there are."""
+        if isinstance(target, FeedTarget):
+            self._target = target
+        elif target is not None:
+            self._targets = tuple(target)
         self._options = options
         self._rng = rng
         self._raw_cursor: str | None = None
@@ -146,13 +163,16 @@ class Watch:
         if cursor is not None and cursor.startswith(_CURSOR_PREFIX):
             self._places = unpack_places(cursor)
         elif cursor:
-            if target is None:
-                raise InvalidValue(
-                    "this cursor is of one feed; give its address, or the cursor of a watch of all"
-                )
             self._raw_cursor = cursor
+        self._offer_raw_cursor = True
+        awaited = self._places.pop(_AWAITED, _Place(None)).handled
+        self._merge = Merge(awaited) if self._target is None else None
+        if self._merge is not None and begins_with is not None:
+            asked, view = begins_with
+            self._merge.begin(place_key(asked), view, collector=asked.is_collector)
         self._inbox = _Inbox()
-        self._ready: deque[FeedEvent] = deque()
+        self._ready: deque[tuple[FeedWatch | None, FeedEvent]] = deque()
+        """What to decide about next; without a feed: what was decided about already."""
         self._batch: Batch | None = None
         self._started = False
         self._closed = False
@@ -176,6 +196,10 @@ class Watch:
                 places[place_key(feed.target)] = _Place(feed.cursor, feed.handled)
         if not places:
             return self._raw_cursor or ""
+        if self._merge is not None and len({feed.target.is_collector for feed in self._feeds}) > 1:
+            awaited = self._merge.awaited()
+            if awaited:
+                places[_AWAITED] = _Place(None, awaited)
         return pack_places(places)
 
     @property
@@ -204,22 +228,29 @@ class Watch:
             FeedUnavailable: nobody answers at the given address.
             InvalidValue: the feed refuses the filter; or local feeds cannot be looked for, when the watch begins.
         """
-        while not self._ready:
-            if self._closed:
-                raise StopAsyncIteration
-            self._start()
-            item = await self._inbox.get()
-            if isinstance(item, _End):
-                self._ended(item)
-            else:
-                self._take(item)
-        event = self._ready.popleft()
-        batch = self._batch
-        assert batch is not None
-        batch.feed.handled[event.operation.id] = event.revision
-        if not self._ready:
-            self._finish(batch)
-        return event
+        while True:
+            while not self._ready:
+                if self._closed:
+                    raise StopAsyncIteration
+                self._start()
+                item = await self._inbox.get()
+                if isinstance(item, _End):
+                    self._ended(item)
+                else:
+                    self._take(item)
+            feed, event = self._ready.popleft()
+            given = feed is None or self._is_given(feed, event)
+            if feed is not None:
+                feed.handled[event.operation.id] = event.revision
+            if not self._ready and self._batch is not None:
+                self._finish(self._batch)
+            if given:
+                return event
+
+    def _is_given(self, feed: FeedWatch, event: FeedEvent) -> bool:
+        if self._merge is None:
+            return True
+        return self._merge.take(place_key(feed.target), event, collector=feed.target.is_collector)
 
     async def aclose(self) -> None:
         """Close the connections; the iterator ends. Idempotent."""
@@ -240,11 +271,19 @@ class Watch:
                     loop.call_soon_threadsafe(task.cancel)
 
     def _take(self, batch: Batch) -> None:
+        if batch.away:
+            self._do_without(batch.feed)
+            return
         self.gaps += batch.gaps
         self._batch = batch
-        self._ready.extend(batch.events)
+        self._ready.extend((batch.feed, event) for event in batch.events)
         if not batch.events:
             self._finish(batch)
+
+    def _do_without(self, feed: FeedWatch) -> None:
+        """A feed cannot be heard: what others said meanwhile and it was to say is given of them."""
+        if self._merge is not None and feed.target.is_collector:
+            self._ready.extend((None, owed.event) for owed in self._merge.away(place_key(feed.target)))
 
     def _finish(self, batch: Batch) -> None:
         batch.feed.settle(batch.cursor)
@@ -256,7 +295,12 @@ class Watch:
             assert end.error is not None
             raise end.error
         self._feeds.pop(end.feed, None)
-        self._places.pop(place_key(end.feed.target), None)
+        key = place_key(end.feed.target)
+        if end.feed.target.is_collector:  # refused for now; its log goes on all the same
+            self._places[key] = _Place(end.feed.cursor, end.feed.handled)
+        else:
+            self._places.pop(key, None)
+        self._do_without(end.feed)
         if end.error is None:
             if self._target is not None:
                 self._closed = True
@@ -266,7 +310,9 @@ class Watch:
                 self._discoverer.cancel()
             raise end.error
         else:
-            _LOG.warning("the feed of process %d is left out: %s", end.feed.target.pid, end.error)
+            _LOG.warning("the feed of %s is left out: %s", end.feed.target.name, end.error)
+        if self._targets is not None and not self._feeds:
+            self._closed = True
 
     def _start(self) -> None:
         if self._started:
@@ -274,6 +320,9 @@ class Watch:
         self._started = True
         if self._target is not None:
             self._follow(self._target)
+        elif self._targets is not None:
+            for each in self._targets:
+                self._follow(each)
         else:
             # Without a reference to this watch, so that one that is forgotten can be collected.
             self._discoverer = asyncio.get_running_loop().create_task(
@@ -281,7 +330,8 @@ class Watch:
             )
 
     def _follow(self, target: FeedTarget) -> None:
-        place = self._places.get(place_key(target)) or _Place(self._raw_cursor)
+        raw_cursor = self._raw_cursor if self._offer_raw_cursor else None
+        place = self._places.get(place_key(target)) or _Place(raw_cursor)
         feed = FeedWatch(
             target,
             self._options,
@@ -326,5 +376,7 @@ async def _discover(watch_reference: weakref.ref[Watch], inbox: _Inbox) -> None:
             return
         for target in appeared:
             watch._follow(target)
+        if began:
+            watch._offer_raw_cursor = False
         del watch
         await asyncio.sleep(LOOK_EVERY_S)

@@ -27,9 +27,10 @@ from otelprogress.exceptions import (
     RemoteProtocolError,
 )
 from otelprogress.feed.clock import SystemClock
-from otelprogress.feed.discovery import FeedTarget, target_at
+from otelprogress.feed.discovery import FeedTarget, renewed, target_at
 from otelprogress.feed.process_identity import is_gone
 from otelprogress.feed.silence import silent_logger
+from otelprogress.feed.tls import client_tls
 from otelprogress.model.events import FeedEvent, OperationView, State
 from otelprogress.protocol.backoff import Backoff
 from otelprogress.protocol.close_codes import MEANINGS, CloseCode, retryable
@@ -77,6 +78,7 @@ async def open_connection(target: FeedTarget, *, timeout_s: float = 5.0) -> Clie
             additional_headers={"Authorization": f"Bearer {target.token}"} if target.token else None,
             compression=None,
             proxy=None if local else True,
+            ssl=client_tls() if target.url.startswith("wss:") else None,
             open_timeout=timeout_s,
             ping_interval=None,
             close_timeout=1.0,
@@ -116,6 +118,8 @@ class Batch(msgspec.Struct):
     """Where to go on once all of them were handled."""
     gaps: int = 0
     """How many gaps were reported before the events."""
+    away: bool = False
+    """Nobody answers there now; a batch that comes later says that somebody does again."""
 
 
 class WatchOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -171,6 +175,7 @@ class FeedWatch:
         self._backoff = Backoff(*options.backoff_s, rng=rng)
         self._asked_s: float | None = None
         self._greeted = False
+        self._away = False
         self._last_cursor = cursor
         self._subscription = self._subscribe(cursor)
 
@@ -206,13 +211,17 @@ class FeedWatch:
                 await self._connection()
             except ConnectionClosed as closed:
                 if closed.rcvd is not None and not retryable(closed.rcvd.code):
-                    if closed.rcvd.code == CloseCode.NORMAL:
+                    if closed.rcvd.code != CloseCode.NORMAL:
+                        raise denial(closed.rcvd.code, closed.rcvd.reason) from closed
+                    if not self.target.is_collector:
                         return
-                    raise denial(closed.rcvd.code, closed.rcvd.reason) from closed
+                if self._asked_s is not None:
+                    await self._tell_away()  # it said that it will take a while
             except TRANSPORT_ERRORS as error:
                 if self._must_exist and not self._greeted:
                     raise FeedUnavailable(f"no feed answers at {self.target.url}: {_brief(error)}") from error
                 self._note_retry_after(error)
+                await self._tell_away()
             except RemoteProtocolError as broken:
                 _LOG.warning("%s broke the feed protocol, connecting again: %s", self.target.url, broken)
             delay_s = self._backoff.next_delay_s(loop.time())
@@ -220,11 +229,18 @@ class FeedWatch:
             if await self._pause(delay_s if asked_s is None else asked_s):
                 return
 
+    async def _tell_away(self) -> None:
+        if not self._away:
+            self._away = True
+            await self._sink(Batch(self, [], None, away=True))
+
     async def _connection(self) -> NoReturn:
         """One connection, which always ends in an exception."""
         options = self._options
         if not options.resume and self._greeted:
             self._subscription = self._subscribe(None)
+        if self.target.is_collector and not self._must_exist:
+            self.target = await asyncio.to_thread(renewed, self.target)
         connection = await open_connection(self.target, timeout_s=options.open_timeout_s)
         subscription = self._subscription
         session = ClientSession([subscription], client=options.client_name, limits=CLIENT_LIMITS)
@@ -242,7 +258,7 @@ class FeedWatch:
                         if self._is_new(item.event):
                             events.append(item.event)
                     elif isinstance(item, Welcome):
-                        self._greeted = True
+                        self._greeted, self._away = True, False
                         self._backoff.connected(asyncio.get_running_loop().time())
                         silence_s = max(1.0, item.ping_interval_s * _SILENCE_SHARE)
                     elif isinstance(item, Gap):

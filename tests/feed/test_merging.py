@@ -1,0 +1,246 @@
+from __future__ import annotations
+
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from otelprogress.feed import merging
+from otelprogress.feed.merging import Merge, first_hand
+from otelprogress.model.events import FeedEvent, OperationView, State, StepView
+
+RUN = f"{1:032x}-{1:016x}"
+PROCESS, COLLECTOR = "process", "collector"
+
+
+def view(
+    at: int = 0, *, run: str = RUN, state: State = State.RUNNING, handle: str = "load-1"
+) -> OperationView:
+    return OperationView(
+        id=run,
+        handle=handle,
+        name="load",
+        state=state,
+        revision=at,
+        as_of_unix_ns=at,
+        step=StepView(name="s", index=0, completed=float(at)),
+    )
+
+
+def note(
+    at: int, *, run: str = RUN, kind: str = "operation.noted", state: State = State.RUNNING
+) -> FeedEvent:
+    return FeedEvent(kind=kind, operation=view(at, run=run, state=state), time_unix_ns=at, message=str(at))
+
+
+def tick(at: int, *, run: str = RUN, kind: str = "operation.progressed") -> FeedEvent:
+    return FeedEvent(kind=kind, operation=view(at, run=run), time_unix_ns=at)
+
+
+def snapshot(at: int, *, state: State = State.RUNNING) -> FeedEvent:
+    return FeedEvent(kind="snapshot", operation=view(at, state=state), time_unix_ns=at)
+
+
+def ended(at: int, state: State) -> FeedEvent:
+    return note(at, kind="operation.ended", state=state)
+
+
+class Heard:
+    """What a merge gives on, as `process 3` or `collector 3`."""
+
+    def __init__(self, awaited: dict[str, int] | None = None) -> None:
+        self.merge = Merge(awaited)
+        self.given: list[str] = []
+
+    def process(self, *events: FeedEvent) -> Heard:
+        return self._hear(PROCESS, events)
+
+    def collector(self, *events: FeedEvent) -> Heard:
+        return self._hear(COLLECTOR, events)
+
+    def away(self) -> Heard:
+        self.given += [f"{PROCESS} {owed.event.time_unix_ns}" for owed in self.merge.away(COLLECTOR)]
+        return self
+
+    def _hear(self, feed: str, events: tuple[FeedEvent, ...]) -> Heard:
+        for event in events:
+            if self.merge.take(feed, event, collector=feed == COLLECTOR):
+                self.given.append(f"{feed} {event.time_unix_ns}")
+        return self
+
+
+def test_what_only_one_feed_tells_of_is_given_as_it_is():
+    assert Heard().process(note(1), tick(2), note(3), note(3)).given == [
+        "process 1",
+        "process 2",
+        "process 3",
+        "process 3",
+    ]
+    assert Heard().collector(snapshot(1), tick(2), note(3)).given == [
+        "collector 1",
+        "collector 2",
+        "collector 3",
+    ]
+
+
+def test_a_run_that_both_tell_of_comes_once_and_from_the_collector_once_it_has_caught_up():
+    heard = Heard().process(note(1), note(2), tick(3)).collector(note(1))
+    assert heard.given == ["process 1", "process 2", "process 3"]
+    heard.process(tick(4)).collector(note(2)).process(tick(5), tick(6)).collector(tick(5), note(7)).process(
+        note(7)
+    )
+    assert heard.given == ["process 1", "process 2", "process 3", "process 4", "collector 5", "collector 7"]
+
+
+def test_what_the_state_of_the_process_includes_the_collector_does_not_tell_again():
+    heard = Heard().process(snapshot(9)).collector(note(1), note(5, kind="operation.started"), note(10))
+    assert heard.given == ["process 9", "collector 10"]
+    heard = Heard().process(snapshot(9)).collector(ended(5, State.LOST))
+    assert heard.given == ["process 9", "collector 5"]
+
+
+def test_what_the_collector_says_first_is_not_heard_from_the_process():
+    heard = Heard().collector(snapshot(5)).process(snapshot(6), note(7), tick(8)).collector(note(7))
+    assert heard.given == ["collector 5", "collector 7"]
+
+
+def test_a_collector_that_is_behind_takes_nothing_back():
+    heard = Heard().process(snapshot(9)).collector(snapshot(3), tick(4)).process(tick(10))
+    assert heard.given == ["process 9", "process 10"]
+    heard = Heard().process(ended(9, State.SUCCEEDED)).collector(snapshot(3), tick(4))
+    assert heard.given == ["process 9"]
+
+
+def test_the_collectors_verdict_counts_whatever_the_process_says():
+    heard = Heard().process(note(1), tick(8)).collector(ended(5, State.LOST)).process(tick(9), note(10))
+    assert heard.given == ["process 1", "process 8", "collector 5"]
+    heard.collector(note(6, kind="operation.state_changed"))  # the writer was heard again
+    assert heard.given[-1] == "collector 6"
+
+
+def test_a_true_outcome_takes_a_verdict_back_though_the_process_had_said_it():
+    heard = Heard().process(note(1), ended(9, State.SUCCEEDED)).collector(ended(8, State.LOST))
+    assert heard.given == ["process 1", "process 9", "collector 8"]
+    heard.collector(ended(9, State.SUCCEEDED))
+    assert heard.given[-1] == "collector 9"
+
+
+def test_a_verdict_of_the_reader_itself_is_not_given_while_the_collector_speaks():
+    heard = Heard().process(note(1)).collector(note(1))
+    heard.process(ended(5, State.LOST)).collector(tick(6), ended(7, State.SUCCEEDED))
+    assert heard.given == ["process 1", "collector 6", "collector 7"]
+
+
+def test_without_the_collector_the_process_is_heard_from_where_the_collector_stopped():
+    heard = Heard().process(note(1)).collector(note(1)).process(note(2), note(3), tick(4)).collector(note(2))
+    assert heard.given == ["process 1", "collector 2"]
+    heard.away().process(tick(5), note(6))
+    assert heard.given == ["process 1", "collector 2", "process 3", "process 5", "process 6"]
+    heard.collector(note(3)).process(tick(7)).collector(note(6), tick(8)).process(tick(9))
+    assert heard.given[5:] == ["process 7", "collector 8"]
+
+
+def test_a_verdict_that_waited_for_the_collector_is_given_once_that_cannot_be_reached():
+    heard = Heard().process(note(1)).collector(note(1)).process(ended(5, State.LOST)).away()
+    assert heard.given == ["process 1", "process 5"]
+    # It comes back and knows better: a verdict is a guess, and its word counts.
+    heard.collector(tick(6))
+    assert heard.given[-1] == "collector 6"
+
+
+def test_what_the_collector_said_just_before_it_went_is_not_said_again_by_the_process():
+    heard = Heard().collector(note(1), note(2)).away().process(note(1), note(2), note(3))
+    assert heard.given == ["collector 1", "collector 2", "process 3"]
+
+
+def test_only_the_first_of_two_collectors_is_heard_while_it_can_be():
+    merge = Merge()
+    assert merge.take("one", note(1), collector=True)
+    assert not merge.take("two", note(2), collector=True)
+    merge.away("one")
+    assert merge.take("two", note(3), collector=True)
+
+
+def test_what_was_given_of_a_process_before_a_cursor_was_saved_is_not_given_again_after_it():
+    before = Heard().process(note(1), note(2)).collector(note(1))
+    after = Heard(before.merge.awaited())
+    after.collector(note(2), note(3))
+    assert after.given == ["collector 3"]
+
+
+def test_a_cursor_does_not_remember_for_long_what_no_collector_says():
+    heard = Heard().process(*(note(n) for n in range(1, 1000)))
+    assert len(heard.merge.awaited()) == merging.FOR_COLLECTOR.events
+    heard.process(note(1000 + merging.FOR_COLLECTOR.for_ns))
+    assert len(heard.merge.awaited()) == 1
+    assert Heard({"of a later version": 1, "c also": 2, "": 3}).process(note(1)).given == ["process 1"]
+
+
+def test_a_run_that_was_asked_for_goes_on_where_it_was_asked_for():
+    heard = Heard()
+    heard.merge.begin(COLLECTOR, view(5), collector=True)
+    assert heard.process(snapshot(50), note(51)).collector(snapshot(6)).given == ["collector 6"]
+
+
+def test_memory_is_bounded_however_many_runs_there_are(monkeypatch):
+    monkeypatch.setattr(merging, "MAX_RUNS", 100)
+    monkeypatch.setattr(merging, "MAX_GIVEN", 100)
+    monkeypatch.setattr(merging, "MAX_OWED", 10)
+    merge = Merge()
+    for n in range(1, 1_000):
+        run = f"{n:032x}-{1:016x}"
+        merge.take(COLLECTOR, note(n, run=run), collector=True)
+        merge.take(PROCESS, note(n + 1, run=run), collector=False)
+    assert len(merge._runs) <= 100
+    assert len(merge._given) <= 100
+    assert len(merge._owed) <= 10
+
+
+def test_two_answers_about_one_run_are_the_collectors_but_for_an_end_that_it_was_not_told_of_yet():
+    running, lost = view(3, handle="load-7"), view(3, handle="load-7", state=State.LOST)
+    assert first_hand(view(9), running) is running
+    assert first_hand(view(9), lost) is lost
+    assert first_hand(view(9, state=State.SUCCEEDED), lost) is lost
+    seen = first_hand(view(9, state=State.SUCCEEDED), running)
+    assert (seen.state, seen.handle) == (State.SUCCEEDED, "load-7")
+    assert first_hand(view(9, state=State.LOST), running) is running
+
+
+moves = st.lists(
+    st.sampled_from(["say", "process", "collector", "tick by process", "tick by collector", "away", "save"]),
+    max_size=120,
+)
+
+
+@given(moves)
+def test_each_durable_event_comes_once_and_in_order_however_the_feeds_interleave(moves: list[str]):
+    """A writer says; both feeds pass it on, each in order, the collector never ahead of the writer."""
+    assume("save" not in moves or moves.count("collector") <= merging.FOR_PROCESS.events)
+    heard, said, read = Heard(), 0, {PROCESS: 0, COLLECTOR: 0}
+    given: list[str] = []
+    for move in moves:
+        if move == "say":
+            said += 1
+        elif move == "away":
+            heard.away()
+        elif move == "save":  # a new reader goes on from the cursors of the old one
+            given += heard.given
+            heard = Heard(heard.merge.awaited())
+        elif move == "tick by process":
+            heard.process(tick(said * 10))
+        elif move == "tick by collector":
+            heard.collector(tick(read[COLLECTOR] * 10))
+        elif read[move] < said:
+            read[move] += 1
+            getattr(heard, move)(note(read[move] * 10 + 1))
+    for _ in range(said - read[PROCESS]):
+        read[PROCESS] += 1
+        heard.process(note(read[PROCESS] * 10 + 1))
+    for _ in range(said - read[COLLECTOR]):
+        read[COLLECTOR] += 1
+        heard.collector(note(read[COLLECTOR] * 10 + 1))
+    given += heard.given
+    durable = [int(each.partition(" ")[2]) for each in given if each.endswith("1")]
+    if "save" not in moves:
+        assert durable == [n * 10 + 1 for n in range(1, said + 1)]
+    else:
+        assert sorted(set(durable)) == [n * 10 + 1 for n in range(1, said + 1)]
+        assert len(durable) == len(set(durable))
