@@ -434,17 +434,17 @@ def check(config: Config) -> Iterator[str]:
         yield f"rule      {rule}"
 
 
-def run(config: Config) -> None:
-    """Serve until SIGTERM or SIGINT.
+def run(config: Config) -> bool:
+    """Serve until SIGTERM or SIGINT; `False`: a bug ended it, and a new start goes on from what is written.
 
     Raises:
         InvalidValue, StoreUnavailable, PortTaken, OSError: see `Collector.start`.
     """
     logs.configure(config.log_level, config.log_format)
-    asyncio.run(_run(config))
+    return asyncio.run(_run(config))
 
 
-async def _run(config: Config) -> None:
+async def _run(config: Config) -> bool:
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -452,8 +452,13 @@ async def _run(config: Config) -> None:
     collector = Collector(config, arguments=sys.argv[1:])
     await collector.start()
     print(banner(collector), flush=True)
-    await ended.wait()
+    waiting = [asyncio.ensure_future(one.wait()) for one in (ended, collector.host.failed)]
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    for one in waiting:
+        one.cancel()
+    failed = collector.host.failed.is_set()
     await collector.stop()
+    return not failed
 
 
 def banner(collector: Collector) -> str:

@@ -98,7 +98,8 @@ def serve(
         )
         from otelprogress_collector.app import run
 
-        run(settings)
+        if not run(settings):
+            raise typer.Exit(FAILED)
 
 
 @app.command("check-config")

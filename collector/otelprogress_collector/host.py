@@ -125,6 +125,8 @@ class CollectorHost:
         self._task: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="otelprogress-store")
         self._closing = False
+        self.failed = asyncio.Event()
+        """Set once a bug has ended it: the process should leave, and be started again from what is written."""
 
     # --- what receivers and the monitor call ------------------------------------------------------------------
 
@@ -208,26 +210,35 @@ class CollectorHost:
     def start(self) -> None:
         """Begin to take requests, on the running loop."""
         self._task = asyncio.get_running_loop().create_task(self._run(), name="otelprogress-host")
+        self._task.add_done_callback(self._stopped)
+
+    def _stopped(self, task: asyncio.Task[None]) -> None:
+        """A bug ended the cycles: what is in memory and what is written may differ, so nothing more is taken."""
+        error = None if task.cancelled() else task.exception()
+        if error is None:
+            return
+        self.stats.failures += 1
+        self._closing = True
+        _LOG.critical(
+            "the host failed, which is a bug of the collector; it has to be started again", exc_info=error
+        )
+        self._open.set()
+        self._refuse_waiting()
+        self.failed.set()
 
     async def close(self) -> None:
         """Answer what waits, write what was not written yet, take nothing more. The store stays open."""
         self._closing = True
         self._work.set()
         if self._task is not None:
-            await self._task
+            await asyncio.gather(self._task, return_exceptions=True)
         self._thread.shutdown(wait=True)
 
     async def _run(self) -> None:
         while True:
             await self._wait()
             self._work.clear()
-            try:
-                await self._cycle()
-            except Exception:
-                self.stats.failures += 1
-                _LOG.exception("a cycle failed: this is a bug of the collector")
-                self._open.set()
-                await asyncio.sleep(_RETRY_STORE_S)
+            await self._cycle()
             if self._closing and not (self._pending or self._own or self._marks):
                 await self._cycle(last=True)
                 return
@@ -280,6 +291,10 @@ class CollectorHost:
                     for future, _ in answers:
                         self._refuse(future, refused)
                     answers = []
+        except BaseException:
+            for future, _ in answers:
+                self._refuse(future, StoreUnavailable("the collector failed"))
+            raise
         finally:
             self._open.set()
         for future, accepted in answers:

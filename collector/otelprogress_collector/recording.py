@@ -88,23 +88,16 @@ class Recorder:
         store: open.
         numbers: what the tree gives handles by.
         baselines: what the tree estimates by.
-        head: the offset up to which the journal is written.
     """
 
-    def __init__(self, store: Store, numbers: Numbers, baselines: Baselines, head: int) -> None:
+    def __init__(self, store: Store, numbers: Numbers, baselines: Baselines) -> None:
         self._store = store
         self._numbers = numbers
         self._baselines = baselines
-        self._head = head
         self.closed: list[str] = []
         """Runs whose spans were closed since the last batch."""
         self._ticked: dict[str, None] = {}
         self._ticked_due_ns: int | None = None
-
-    @property
-    def head(self) -> int:
-        """The offset up to which batches were made."""
-        return self._head
 
     def next_deadline_unix_ns(self) -> int | None:
         """When states that only ticks moved are to be written; `None`: there are none."""
@@ -127,11 +120,11 @@ class Recorder:
         """
         journal: list[JournalRow] = []
         forgotten: list[str] = []
-        for offset, entry in hub.ring.read(self._head):
+        for offset, entry in hub.ring.take_unwritten():
             journal.append(_row(offset, entry, now_unix_ns))
-            if entry.evicted:
+            # One that was lost may have been heard again within the same cycle: then its state is wanted.
+            if entry.evicted and entry.after.id not in hub.tree:
                 forgotten.append(entry.after.id)
-        self._head = hub.head
         changed, ticked = hub.tree.take_changed()
         for run_id in ticked:
             self._ticked[run_id] = None
@@ -221,7 +214,8 @@ def open_hub(
             Entry(row.encoded, row.revision, after, before, terminal=row.terminal, evicted=row.evicted)
         )
     hub.restore_ring(opened.head, entries)
-    return hub, Recorder(store, numbers, baselines, opened.head)
+    hub.ring.keep_unwritten()
+    return hub, Recorder(store, numbers, baselines)
 
 
 def _row(offset: int, entry: Entry, now_unix_ns: int) -> JournalRow:

@@ -120,6 +120,8 @@ def _rare_facts(run: RunState, event: Event) -> int:
         if getattr(extra, target) is None or (target == "controls" and not extra.controls):
             setattr(extra, target, value)
             flags = CHANGED
+            if target == "stall_after_s":
+                run.stall_queued = False  # it is looked at when the other limit would have been over
     if event.attempt is not None and event.attempt > 1 and run.details().attempt == 1:
         run.details().attempt = event.attempt
         flags = CHANGED

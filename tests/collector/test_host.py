@@ -262,3 +262,18 @@ async def test_a_bug_of_a_listener_stops_nothing(running, caplog):
     await one.host.accept([Saying(2).started()], 100)
     assert one.host.stats.failures == 2
     assert "ZeroDivisionError" in caplog.text
+
+
+async def test_a_bug_in_a_cycle_ends_the_host_rather_than_let_memory_and_log_differ(
+    running, monkeypatch, caplog
+):
+    one = running()
+    await one.host.accept([Saying().started()], 100)
+    monkeypatch.setattr(one.host._recorder, "batch", lambda *_, **__: 1 / 0)
+    with pytest.raises(StoreUnavailable):
+        await one.host.accept([Saying(2).started()], 100)
+    await asyncio.wait_for(one.host.failed.wait(), 10)
+    assert not one.host.writable
+    with pytest.raises(StoreUnavailable):
+        await one.host.accept([Saying(3).started()], 100)
+    assert "started again" in caplog.text

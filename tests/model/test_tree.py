@@ -713,6 +713,16 @@ def test_an_ended_parent_stays_while_a_child_lives():
     assert len(host.tree) == 0
 
 
+def test_a_limit_for_standing_still_that_is_said_late_counts_from_then_on(host):
+    run = Saying()
+    host.hear_all(run.tick(0, 1, 10), run.step("load", 0, sequence=2))
+    host.wait_until(1.5)
+    host.hear(run.tick(2, 3, 10, step_name="load", step_index=0))
+    host.hear(run.started(0, sequence=1, stall_after_s=3.0), at=2)
+    assert not any(one.event.operation.stalled for one in host.wait_until(4.5))
+    assert any(one.event.operation.stalled for one in host.wait_until(6))
+
+
 # --- who answers for what -------------------------------------------------------------------------------------------
 
 
