@@ -9,6 +9,7 @@ does again), `buffered_bytes` and `transport`.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -17,7 +18,12 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from otelprogress_collector.api.ws_protocol import EXTENSION
 
+_LOG: Final = logging.getLogger("otelprogress_collector.http")
 HEAD_TIMEOUT_S: Final = 5.0
+HTTP2_PREFACE: Final = b"PRI * HTTP/2.0"
+"""How every HTTP/2 connection begins (RFC 9113, 3.4)."""
+COMPLAIN_EVERY_S: Final = 60.0
+_complained_at_s = -COMPLAIN_EVERY_S
 
 
 class CollectorHttp(H11Protocol):
@@ -62,6 +68,9 @@ class CollectorHttp(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """A request that has begun has to come whole."""
+        if data.startswith(HTTP2_PREFACE):
+            self._refuse_http2()
+            return
         super().data_received(data)
         if self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]:
             self._await_head()
@@ -78,6 +87,19 @@ class CollectorHttp(H11Protocol):
         super().resume_writing()
         if self.on_writable is not None:
             self.on_writable()
+
+    def _refuse_http2(self) -> None:
+        """Most likely a gRPC exporter that was given the wrong port: its user finds the way in the log."""
+        global _complained_at_s
+        now_s = self.loop.time()
+        if now_s - _complained_at_s >= COMPLAIN_EVERY_S:
+            _complained_at_s = now_s
+            _LOG.warning(
+                "a client speaks HTTP/2 (gRPC) to port %s, which speaks HTTP/1.1: OTLP/gRPC has a port of its own, 4317 "
+                "unless grpc_port says otherwise; or let the client use OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf",
+                self.server[1] if self.server else "?",
+            )
+        self.transport.abort()
 
     def _await_head(self) -> None:
         if self._head_timer is None and not self.transport.is_closing():

@@ -81,16 +81,15 @@ def test_what_is_no_http_is_answered_400(served):
         assert sock.recv(4096).startswith(b"HTTP/1.1 400")
 
 
-async def test_a_grpc_client_on_this_port_is_named_in_the_log_with_what_mends_it_once_a_minute(caplog, monkeypatch):
+def test_a_grpc_client_on_this_port_is_named_in_the_log_with_what_mends_it_once_a_minute(
+    served, caplog, monkeypatch
+):
     monkeypatch.setattr("otelprogress_collector.api.http_protocol._complained_at_s", -100.0)
-    async with serving() as server:
-        for _ in range(3):
-            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-            writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
-            with contextlib.suppress(ConnectionError):
-                assert await reader.read() == b""
-            writer.close()
+    for _ in range(3):
+        with socket.create_connection(served.address) as sock:
+            sock.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+            assert is_cut(sock)
     [line] = [one for one in caplog.messages if "gRPC" in one]
-    assert str(server.port) in line
+    assert str(served.address[1]) in line
     assert "grpc_port" in line
     assert "OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf" in line
