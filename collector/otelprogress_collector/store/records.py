@@ -111,6 +111,14 @@ def run_of(values: Values) -> RunRow:
     return RunRow(run_id=run_id.decode(), state=state, live=bool(live), ended_at_unix_ns=ended_at_unix_ns)
 
 
+def is_sound_run(values: Values) -> bool:
+    """Whether the run of a row is what was written; faster than `run_of`."""
+    try:
+        return bool(_crc_of_run(*values[:4]) == values[4])
+    except (TypeError, ValueError):
+        return False
+
+
 def values_of_closed(run_id: str) -> Values:
     """What to write for a run whose span was closed."""
     return (run_id, _crc_of_closed(run_id.encode()))

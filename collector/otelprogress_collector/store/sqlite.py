@@ -110,12 +110,12 @@ class SqliteStore:
         if self._parts is None:
             if self._closed:
                 raise StoreUnavailable("the store was closed")
-            self._parts = _open_parts(self._path, self._how, self._writing, self._upkeep_after_bytes)
+            self._parts = _open_all(self._path, self._how, self._writing, self._upkeep_after_bytes)
             self._head = self._parts.opened.head
         return self._parts.opened
 
     @property
-    def _open_parts(self) -> _Parts:
+    def _in_use(self) -> _Parts:
         if self._parts is None:
             raise StoreUnavailable("the store is not open")
         return self._parts
@@ -125,7 +125,7 @@ class SqliteStore:
     def append(self, batch: Batch) -> None:
         """Make a batch durable. See `Store.append`."""
         with self._writing:
-            parts = self._open_parts
+            parts = self._in_use
             check_offsets(batch, self._head)
             runs_bytes = sum([len(run.state) + RUN_BYTES for run in batch.runs])
             size_bytes = rows_size(batch.journal) + runs_bytes
@@ -151,7 +151,7 @@ class SqliteStore:
         if not self._writing.acquire(timeout=_PROBE_WAIT_S):
             return False
         try:
-            writer = self._open_parts.writer
+            writer = self._in_use.writer
             size_bytes = min(max(self._failed_bytes, _MIN_PROBE_BYTES), _MAX_PROBE_BYTES)
             # Two transactions: what is taken back before it is committed never reaches the disk.
             with transaction(writer):
@@ -168,7 +168,7 @@ class SqliteStore:
     def rotate_cursor_secret(self) -> tuple[bytes, bytes]:
         """Make a new cursor secret. See `Store.rotate_cursor_secret`."""
         with self._writing:
-            parts = self._open_parts
+            parts = self._in_use
             previous, secret = parts.cursor_secret, secrets.token_bytes(CURSOR_SECRET_BYTES)
             try:
                 with transaction(parts.writer):
@@ -182,7 +182,7 @@ class SqliteStore:
         """Drop a slice of the journal beyond retention, and give room back. See `Store.trim`."""
         try:
             with self._beside:
-                parts = self._open_parts
+                parts = self._in_use
                 slice_ = retention.expired(
                     parts.side,
                     older_than_unix_ns=older_than_unix_ns,
@@ -205,16 +205,16 @@ class SqliteStore:
     def journal_from(self, offset: int) -> Iterator[JournalRow]:
         """Rows after `offset`, oldest first. See `Store.journal_from`."""
         with self._reading():
-            yield from reading.journal_from(self._open_parts.reader, offset, self._head)
+            yield from reading.journal_from(self._in_use.reader, offset, self._head)
 
     def journal_tail(self, count: int) -> list[JournalRow]:
         """The newest `count` rows, oldest first. See `Store.journal_tail`."""
         with self._reading():
-            return reading.journal_tail(self._open_parts.reader, count)
+            return reading.journal_tail(self._in_use.reader, count)
 
     def runs(self) -> Iterator[RunRow]:
         """The state of every run that is kept. See `Store.runs`."""
-        path = self._open_parts.folder.database
+        path = self._in_use.folder.database
         # A view of its own: states wander from one table to the other meanwhile.
         with self._reading(), contextlib.closing(connect(path, self.durability)) as connection:
             connection.execute("BEGIN")
@@ -223,22 +223,22 @@ class SqliteStore:
     def numbers(self) -> dict[str, int]:
         """The last handle number given, by slug."""
         with self._reading():
-            return reading.numbers(self._open_parts.reader)
+            return reading.numbers(self._in_use.reader)
 
     def closed(self) -> list[str]:
         """Ids of runs whose spans were closed, oldest first. See `Store.closed`."""
         with self._reading():
-            return reading.closed(self._open_parts.reader)
+            return reading.closed(self._in_use.reader)
 
     def baseline(self, tenant: str, name: str, step_name: str) -> Baseline | None:
         """Median and quartiles of the newest successful durations. See `Store.baseline`."""
         with self._reading():
-            return baseline_of(reading.durations(self._open_parts.reader, (tenant, name, step_name)))
+            return baseline_of(reading.durations(self._in_use.reader, (tenant, name, step_name)))
 
     def verify(self, after: int = 0) -> Verified:
         """Look at a slice of the journal. See `Store.verify`."""
         with self._beside:
-            side = self._open_parts.side
+            side = self._in_use.side
             try:
                 return look_at_slice(side, after)
             except sqlite3.Error as error:
@@ -249,11 +249,11 @@ class SqliteStore:
     def size_bytes(self) -> int:
         """What it takes on the disk, about. See `Store.size_bytes`."""
         with self._reading():
-            return used_bytes(self._open_parts.reader)
+            return used_bytes(self._in_use.reader)
 
     def backup(self, path: str) -> None:
         """A consistent copy, while it is in use. See `Store.backup`."""
-        copy_database(self._open_parts.folder.database, Path(path))
+        copy_database(self._in_use.folder.database, Path(path))
 
     def close(self) -> None:
         """Carry the write-ahead log over and give everything back. A second call does nothing."""
@@ -268,7 +268,7 @@ class SqliteStore:
 
     @property
     def _database(self) -> Path:
-        return self._open_parts.folder.database
+        return self._in_use.folder.database
 
     def _unavailable(self, what: str, error: sqlite3.Error) -> StoreUnavailable:
         advice = (
@@ -314,7 +314,7 @@ class _Parts(msgspec.Struct, kw_only=True):
         self.folder.release()
 
 
-def _open_parts(path: Path, how: How, writing: threading.Lock, upkeep_after_bytes: int) -> _Parts:
+def _open_all(path: Path, how: How, writing: threading.Lock, upkeep_after_bytes: int) -> _Parts:
     with contextlib.ExitStack() as undo:
         folder = DataDir(path)
         undo.callback(folder.release)

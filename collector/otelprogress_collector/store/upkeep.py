@@ -15,7 +15,6 @@ import time
 from typing import Final
 
 from otelprogress_collector.store.database import close_quietly
-from otelprogress_collector.store.interface import StoreCorrupt
 from otelprogress_collector.store.run_changes import fold
 from otelprogress_collector.store.schema import transaction
 
@@ -25,7 +24,7 @@ AFTER_BYTES: Final = 16 * 2**20
 """Appended since the last time, or waiting in the log of changes: then there is something to do."""
 _COMMIT_BYTES: Final = 16_384
 """What a commit writes beside what it was given: the pages on the way to it."""
-_SMALL_REST_PAGES: Final = 512
+_SMALL_REST_PAGES: Final = 256
 _MAX_ROUNDS: Final = 4
 """Of a checkpoint beside commits; afterwards the rest is done while they wait, however much it is."""
 _PAUSE_S: Final = 0.001
@@ -91,8 +90,9 @@ class Upkeep:
                     self._fold()
                 self._checkpoint()
                 self._complained = False
-            except (sqlite3.Error, StoreCorrupt) as error:
+            except Exception as error:
                 # A full disk, mostly: the next commit that succeeds brings us back. What matters, `append` says.
+                # Whatever it is, without this thread the write-ahead log would grow without end.
                 if not self._complained:
                     _LOG.warning("upkeep of the store failed, it grows until it succeeds: %s", error)
                 self._complained = True
