@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -54,6 +55,7 @@ from otelprogress_collector.receivers.otlp_grpc import GrpcReceiver
 from otelprogress_collector.receivers.otlp_http import routes as ingest_routes
 from otelprogress_collector.recording import open_hub
 from otelprogress_collector.self_metrics import exporter_lines, host_lines, monitor_lines, store_lines
+from otelprogress_collector.self_traces import SelfTraces, TracedIngest
 from otelprogress_collector.store.factory import open_store
 
 if TYPE_CHECKING:
@@ -174,7 +176,9 @@ class Collector:
         limits = Limits(
             max_request_bytes=config.max_request_bytes, max_inflated_bytes=config.max_request_bytes
         )
-        self.ingest = Ingest(
+        self._traces = SelfTraces(config.self_otlp) if config.self_otlp else None
+        new_ingest = Ingest if self._traces is None else partial(TracedIngest, self._traces)
+        self.ingest = new_ingest(
             Decoder(self._is_operation, rules=RuleSet(parse_rules(config.rules)), limits=limits),
             self.host,
             forward=self._forward,
@@ -365,6 +369,8 @@ class Collector:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.authority.close()
         await asyncio.to_thread(self.store.close)
+        if self._traces is not None:
+            await asyncio.to_thread(self._traces.close)
         _LOG.info("ended in good order at offset %d", self.host.hub.head)
 
 

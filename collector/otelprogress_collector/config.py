@@ -9,6 +9,7 @@ import os
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_settings import (
@@ -230,6 +231,13 @@ def check(config: Config) -> None:
         raise InvalidValue(f"no_auth is refused on {config.host}: only loopback may go without tokens")
     if config.grpc and config.grpc_port == config.http_port != 0:
         raise InvalidValue(f"http_port and grpc_port are both {config.http_port}: two ports are needed")
+    own = urlsplit(config.self_otlp)
+    if (
+        own.hostname is not None
+        and is_loopback(own.hostname)
+        and own.port in (config.http_port, config.grpc_port)
+    ):
+        raise InvalidValue(f"self_otlp={config.self_otlp!r} is this collector: each span would cause another")
     check_exposure(config.host, tls=config.tls, auth=not config.no_auth, insecure=config.insecure)
 
 

@@ -123,6 +123,27 @@ async def test_what_comes_in_over_grpc_goes_out_to_backends_of_both_protocols(tm
                 assert span.end_time_unix_nano > span.start_time_unix_nano
 
 
+async def test_its_own_spans_go_to_an_endpoint_of_their_own_and_nowhere_else(tmp_path):
+    with HttpReceiver() as own, HttpReceiver() as backend:
+        async with collecting(tmp_path, self_otlp=own.url, export_otlp=[backend.url]) as collector:
+            assert (
+                await _run_async(APP, OTELPROGRESS_COLLECTOR=f"http://127.0.0.1:{collector.http_port}") == 0
+            )
+            await aeventually(lambda: [one for one in backend.spans() if one.name == "nightly load"])
+            assert [one["name"] for one in await _listed(collector)] == ["nightly load"]
+        names = {span.name for span in own.spans()}
+        assert names <= {"ingest logs", "ingest traces", "ingest metrics"}
+        assert "ingest logs" in names
+        assert {span.name for span in backend.spans()} == {"nightly load"}
+
+
+async def _listed(collector: Collector) -> list[dict]:
+    async with aiohttp.ClientSession() as http:
+        url = f"http://127.0.0.1:{collector.http_port}/v1/operations"
+        async with http.get(url, headers={"Authorization": f"Bearer {collector.own_token}"}) as answer:
+            return (await answer.json())["operations"]
+
+
 def _complete(names: list[str]) -> list[str]:
     return names if semconv.OPERATION_ENDED in names else []
 

@@ -61,6 +61,7 @@ def test_an_empty_variable_says_nothing(monkeypatch):
         ("host = '0.0.0.0'", "certificate"),
         ("host = '0.0.0.0'\nno_auth = true", "no_auth"),
         ("[[jwt]]\nissuer = 'x'", "jwt.0.audiences"),
+        ("self_otlp = 'http://localhost:4318'", "this collector"),
         ("retention_age_s = -1", "retention_age_s"),
         ("x = ", "no TOML"),
     ],
