@@ -75,7 +75,8 @@ async def check_invoices(
 
 
 async def _follow(collector: Collector, program: asyncio.subprocess.Process) -> None:
-    assert program.stdin is not None and program.stdout is not None
+    assert program.stdin is not None
+    assert program.stdout is not None
     said = (await asyncio.wait_for(program.stdout.readline(), 30)).split()
     assert len(said) == 2, "the program ended before its first step"
     trace_id, span_id = (part.decode() for part in said)

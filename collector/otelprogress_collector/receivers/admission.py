@@ -19,7 +19,7 @@ class Forbidden(Exception):
 
 
 def authenticate_with(authority: Authority, unix_time_s: Callable[[], float]) -> Authenticate:
-    """Judge `authorization: Bearer …` by an authority.
+    """Judge `authorization: Bearer …` (or the token alone) by an authority.
 
     Args:
         authority: judges tokens.
@@ -44,6 +44,8 @@ def authenticate_with(authority: Authority, unix_time_s: Callable[[], float]) ->
 def bearer_of(headers: Mapping[str, str]) -> str | None:
     """The token of a request; `None`: it has none.
 
+    A token may stand alone, without a scheme: Logfire's exporters send theirs so.
+
     Raises:
         Denied: an `authorization` that is no bearer token.
     """
@@ -51,9 +53,15 @@ def bearer_of(headers: Mapping[str, str]) -> str | None:
     if said is None:
         return None
     scheme, _, token = said.strip().partition(" ")
-    if scheme.lower() != "bearer" or not token.strip():
+    if scheme.lower() == "bearer":
+        token = token.strip()
+    elif not token:
+        token = scheme
+    else:
+        token = ""
+    if not token:
         raise Denied("authorization must be a bearer token")
-    return token.strip()
+    return token
 
 
 def by_name(headers: Iterable[tuple[str, str]]) -> dict[str, str]:

@@ -246,9 +246,18 @@ class SpanRules:
             InvalidRecord: no valid ids.
         """
         check_ids(span)
+        if span.end_unix_ns is None:
+            return
         key = (origin.tenant, _run_id(span.trace_id, span.span_id))
-        if span.end_unix_ns is not None and (key in self._ours or self.rules.match(span) is not None):
+        if key in self._ours or self.rules.match(span) is not None:
             reading.add(mapping.span_ended(span, tenant=origin.tenant, source=Source.LOG))
+        elif span.parent_span_id:
+            parent = (origin.tenant, _run_id(span.trace_id, span.parent_span_id))
+            above = self._ours.get(parent)
+            if above is not None and above.children == "steps":
+                reading.add(
+                    msgspec.structs.replace(mapping.child_step_ended(parent[1], span, None), tenant=parent[0])
+                )
 
     # --- memory -------------------------------------------------------------------------------------------------
 

@@ -60,7 +60,12 @@ async def test_a_wrong_token_is_denied_even_where_none_is_needed():
         await asked(FixedAuthority(required=False), {"authorization": "Bearer guess"})
 
 
-@pytest.mark.parametrize("said", ["", "Bearer", "Bearer ", "Basic dXNlcg==", "writer"])
+@pytest.mark.parametrize("said", ["Bearer writer", "bearer  writer ", "writer", " writer "])
+def test_a_token_may_stand_without_a_scheme_as_logfire_sends_it(said):
+    assert bearer_of({"authorization": said}) == "writer"
+
+
+@pytest.mark.parametrize("said", ["", " ", "Bearer", "Bearer ", "Basic dXNlcg==", "a b", "a, b"])
 def test_what_is_no_bearer_token_is_denied_without_quoting_it(said):
     with pytest.raises(Denied) as caught:
         bearer_of({"authorization": said})

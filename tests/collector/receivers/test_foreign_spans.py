@@ -199,6 +199,24 @@ def test_stop_ends_it(encoding):
 
 
 @both
+def test_heartbeats_and_stops_of_its_children_are_steps_that_start_and_end(encoding):
+    receiver = Receiver(encoding, SpanRule("import *", children="steps"))
+    receiver.take("logs", heartbeat())
+    receiver.take("logs", heartbeat(ASpan("read", span_id=2, parent_span_id=1, end_time_unix_nano=0)))
+    assert receiver.view().step.state is StepState.RUNNING
+    read = ASpan("read", span_id=2, parent_span_id=1, end_time_unix_nano=START_NS + SECOND // 2)
+    receiver.take("logs", heartbeat(read, "stop", None))
+    (step,) = receiver.view().steps
+    assert (step.name, step.state, step.ended_at_unix_ns) == (
+        "read",
+        StepState.SUCCEEDED,
+        START_NS + SECOND // 2,
+    )
+    receiver.take("traces", read)
+    assert receiver.view().steps == (step,)
+
+
+@both
 def test_a_heartbeat_without_a_frequency_promises_nothing(encoding):
     receiver = Receiver(encoding, SpanRule("import *"))
     (started,) = receiver.take("logs", heartbeat(frequency=None)).events
