@@ -129,10 +129,9 @@ def violations(accepted: dict[str, int], seen: list[dict]) -> list[str]:
     return found
 
 
-@pytest.mark.timeout(400)
-def test_twenty_kills_under_load_lose_nothing_and_double_nothing(tmp_path: Path, seed: int):
+def check_kills(tmp_path: Path, *, kills: int, seed: int) -> None:
     with CollectorProcess(tmp_path / "data", OTELPROGRESS_COLLECTOR_GRPC="false") as collector:
-        accepted, seen = kill_under_load(collector, tmp_path / "counters", kills=20, seed=seed)
+        accepted, seen = kill_under_load(collector, tmp_path / "counters", kills=kills, seed=seed)
         assert len(accepted) == PRODUCERS * SENDERS
         assert len(seen) == CONSUMERS * CLIENTS
         print(f"{sum(accepted.values())} durable events accepted")
@@ -141,10 +140,21 @@ def test_twenty_kills_under_load_lose_nothing_and_double_nothing(tmp_path: Path,
 
 
 @pytest.mark.timeout(400)
+def test_kills_under_load_lose_nothing_and_double_nothing(tmp_path: Path, seed: int):
+    check_kills(tmp_path, kills=4, seed=seed)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_twenty_kills_under_load_lose_nothing_and_double_nothing(tmp_path: Path, seed: int):
+    check_kills(tmp_path, kills=20, seed=seed)
+
+
+@pytest.mark.timeout(400)
 def test_without_deduplication_the_same_kills_are_caught(tmp_path: Path, seed: int):
     """The check above can fail: this is what it catches."""
     collector = CollectorProcess(tmp_path / "data", OTELPROGRESS_COLLECTOR_GRPC="false")
     collector.module = "tests.collector.e2e.forgetful_collector"
     with collector:
-        accepted, seen = kill_under_load(collector, tmp_path / "counters", kills=4, seed=seed)
+        accepted, seen = kill_under_load(collector, tmp_path / "counters", kills=2, seed=seed)
         assert any("doubled" in one for one in violations(accepted, seen))
