@@ -30,8 +30,11 @@ BUSY_SHARE: Final = 0.6
 """The share of the loop's time that passes may take for long; the rest is for those who bring the events."""
 _BURST_S: Final = 0.1
 """How much of it may be saved up: a pass now and then is made at once."""
-_HORIZON_S: Final = 1.0
-"""Later times than this are looked for by a sweep over all readers, once in as long: most of them move before they come."""
+SWEEP_S: Final = 1.0
+"""How often each reader is asked whether it may go on, and when it is to be looked at next."""
+_SWEEP_PARTS: Final = 16
+_HORIZON_S: Final = 1.25
+"""Later times than this are left to the next sweep: most of them move before they come."""
 
 
 class Pace:
@@ -66,7 +69,7 @@ class Reader(Protocol):
         """A time that it asked for has come: do what is due, then as `pump`."""
 
     def plan(self, now_s: float) -> None:
-        """Call `Delivery.look_at`, if there is something to look at; once a second. What is nearer it does itself."""
+        """Call `Delivery.look_at`, if there is something to look at; asked with each sweep. What is nearer it says itself."""
 
     def fail(self) -> None:
         """End it: it raised."""
@@ -94,7 +97,9 @@ class Delivery:
         self._wanting: dict[Reader, None] = {}
         self._due: list[tuple[float, int, Reader]] = []
         self._order = count()
-        self._sweep_at_s = 0.0
+        self._sweep_at_s = self._next_sweep_s = 0.0
+        self._unswept: list[Reader] = []
+        self._sweep_count = 1
         self._news = False
         self._wake = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
@@ -146,8 +151,8 @@ class Delivery:
             self._wake.set()
 
     def look_at(self, reader: Reader, at_s: float, now_s: float) -> None:
-        """Look at it then, by the host's monotonic clock, instead of at any time said before."""
-        if at_s == reader.due_s or reader not in self._readers:
+        """Look at it then, by the host's monotonic clock, or before: then it says the next time."""
+        if at_s >= reader.due_s or reader not in self._readers:
             return
         reader.due_s = at_s
         if at_s - now_s < _HORIZON_S:
@@ -209,17 +214,30 @@ class Delivery:
             wanting = self._readers
         turns = dict.fromkeys(wanting, False)
         if now_s >= self._sweep_at_s:
-            self._sweep_at_s = now_s + _HORIZON_S
-            for reader in self._readers:
-                reader.plan(now_s)
-                if now_s + _HORIZON_S > reader.due_s:
-                    self._queue(reader)
+            self._sweep(now_s)
         while self._due and self._due[0][0] <= now_s:
             reader = heapq.heappop(self._due)[2]
             if reader.due_s <= now_s:  # else it has another time by now, or had its turn
                 reader.due_s = inf
                 turns[reader] = True
         return turns
+
+    def _sweep(self, now_s: float) -> None:
+        """Ask a part of the readers, so that thousands of them do not hold up the rest at once."""
+        self._sweep_at_s = now_s + SWEEP_S / _SWEEP_PARTS
+        if not self._unswept:
+            if now_s < self._next_sweep_s:
+                return
+            self._next_sweep_s = now_s + SWEEP_S
+            self._unswept = list(self._readers)
+            self._sweep_count = -(-len(self._unswept) // _SWEEP_PARTS) or 1
+        part = self._unswept[-self._sweep_count :]
+        del self._unswept[-self._sweep_count :]
+        for reader in part:
+            if reader in self._readers and reader.recheck():
+                reader.plan(now_s)
+                if reader.due_s < now_s + _HORIZON_S:
+                    self._queue(reader)
 
     def _give(self, pending: Iterator[tuple[Reader, bool]], now_s: float, now_unix_ns: int) -> bool:
         """Give turns for a slice of time; whether nobody is left."""

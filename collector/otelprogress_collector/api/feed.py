@@ -93,6 +93,8 @@ class FeedReader:
             self._session.receive(frame, now_s, now_unix_ns)
             self._hasty = self._session.follows_ticks
             self.pump(now_s, now_unix_ns)
+            if self._session.closed is None:
+                self.plan(now_s)
 
     def pump(self, now_s: float, now_unix_ns: int) -> None:
         """Send what the session has, as far as the peer reads."""
@@ -267,7 +269,7 @@ class Feed:
         self._readers.add(reader)
         self._empty.clear()
         self._delivery.add(reader)
-        self._delivery.want_turn(reader)
+        reader.plan(now_s)
         return reader
 
     async def _converse(self, reader: FeedReader, address: str, receive: Receive) -> None:

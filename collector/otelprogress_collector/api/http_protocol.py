@@ -16,7 +16,7 @@ from typing import Any, Final
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from otelprogress_collector.api.ws_protocol import EXTENSION
+from otelprogress_collector.api.ws_protocol import EXTENSION, tune
 
 _LOG: Final = logging.getLogger("otelprogress_collector.http")
 HEAD_TIMEOUT_S: Final = 5.0
@@ -56,6 +56,7 @@ class CollectorHttp(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         """The first request has to come."""
         super().connection_made(transport)
+        tune(transport)
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:

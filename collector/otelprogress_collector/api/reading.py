@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from otelprogress_collector.auth.rate import Doorstep, RateLimits
     from otelprogress_collector.host import CollectorHost
 
-RECHECK_S: Final = 2.0
-"""How often the tokens of open connections are looked up in the deny-list."""
-
 UVICORN_OPTIONS: Final[Mapping[str, Any]] = {
     "http": CollectorHttp,
     "ws": CollectorWebSocket,
@@ -89,7 +86,6 @@ class Reading:
         self._metrics = Metrics(self._samples, None if open_metrics else access)
         self._readiness = Readiness(lambda: "the collector drains" if self.feed.draining else ready())
         self._openapi = OpenApi(access, (server_info or {}).get("version", ""))
-        self._rechecking: asyncio.Task[None] | None = None
 
     def routes(self) -> list[BaseRoute]:
         """For the application that serves the port."""
@@ -108,9 +104,6 @@ class Reading:
     def start(self) -> None:
         """Begin to deliver, on the running loop: before the first request, when the host is up."""
         self.delivery.start()
-        self._rechecking = asyncio.get_running_loop().create_task(
-            self._recheck(), name="otelprogress-recheck"
-        )
 
     async def drain(self, timeout_s: float = 5.0) -> None:
         """Let everybody go: upgrades and streams are refused, what is owed is sent, then 1012.
@@ -122,16 +115,7 @@ class Reading:
 
     async def stop(self) -> None:
         """Deliver no more."""
-        if self._rechecking is not None:
-            self._rechecking.cancel()
-            await asyncio.gather(self._rechecking, return_exceptions=True)
         await self.delivery.stop()
-
-    async def _recheck(self) -> None:
-        while True:
-            await asyncio.sleep(RECHECK_S)
-            for reader in self.delivery.readers():
-                reader.recheck()
 
     def _samples(self) -> Iterable[Sample]:
         feed, streams = self.feed, self.streams

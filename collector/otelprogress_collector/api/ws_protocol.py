@@ -85,6 +85,16 @@ def end_of(error: BaseException | None, *, peer_hung_up: bool) -> End:
     return End("fin" if peer_hung_up else "closed")
 
 
+def tune(transport: asyncio.BaseTransport) -> None:
+    """Let small writes go at once, and a slow reader be noticed early."""
+    sock: socket.socket | None = transport.get_extra_info("socket")
+    if sock is not None and sock.family != socket.AF_UNIX:
+        # asyncio does this only for sockets that say their protocol; those of a listener made elsewhere do not.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # Else the kernel takes megabytes for a peer that does not read before anybody notices.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
+
+
 class CollectorWebSocket(WebSocketsSansIOProtocol):
     """See the module."""
 
@@ -164,15 +174,10 @@ class CollectorWebSocket(WebSocketsSansIOProtocol):
     # --- what asyncio calls ------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Let small frames go at once, and a slow reader be noticed early."""
+        """Take over the connection from HTTP."""
         super().connection_made(transport)
         self.transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES, low=WRITE_LOW_BYTES)
-        sock: socket.socket | None = transport.get_extra_info("socket")
-        if sock is not None and sock.family != socket.AF_UNIX:
-            # asyncio does this only for sockets that say their protocol; those of a listener made here do not.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            # Else the kernel takes megabytes for a peer that does not read before anybody notices.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
+        tune(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Remember how it ended before the application is told."""

@@ -149,22 +149,36 @@ async def test_a_reader_is_looked_at_when_it_asked_for_it_and_not_before(host: F
     assert reader.due_s == inf
 
 
-async def test_the_last_time_that_was_asked_for_counts(host: FakeHost, delivery: Delivery):
+async def test_the_earliest_time_that_was_asked_for_counts(host: FakeHost, delivery: Delivery):
     reader = Recorder(delivery)
     now_s = host.clock.monotonic_s()
-    delivery.look_at(reader, now_s + 0.01, now_s)
-    delivery.look_at(reader, now_s + 0.1, now_s)
-    delivery.look_at(reader, now_s + 0.06, now_s)
+    for wait_s in (0.1, 0.03, 0.06):
+        delivery.look_at(reader, now_s + wait_s, now_s)
     await aeventually(lambda: reader.looks)
-    assert reader.looks[0] >= now_s + 0.06
-    await asyncio.sleep(0.06)
-    assert len(reader.looks) == 1
+    assert now_s + 0.03 <= reader.looks[0]
+    await asyncio.sleep(0.1)
+    assert len(reader.looks) == 1  # the next time is the reader's to say
+
+
+async def test_a_time_that_moves_away_with_every_plan_comes_nevertheless(
+    host: FakeHost, delivery: Delivery, monkeypatch: pytest.MonkeyPatch
+):
+    """A peer that does not read is to be looked at a second from now, whenever it is asked."""
+    monkeypatch.setattr(delivery_module, "SWEEP_S", 0.02)
+    reader = Recorder(delivery)
+
+    def plan(now_s: float) -> None:
+        delivery.look_at(reader, now_s + 0.05, now_s)
+
+    reader.plan = plan  # type: ignore[method-assign]
+    await aeventually(lambda: len(reader.looks) >= 3)
 
 
 async def test_times_far_ahead_are_found_by_the_sweep(
     host: FakeHost, delivery: Delivery, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(delivery_module, "_HORIZON_S", 0.05)
+    monkeypatch.setattr(delivery_module, "SWEEP_S", 0.05)
+    monkeypatch.setattr(delivery_module, "_HORIZON_S", 0.07)
     reader = Recorder(delivery)
     now_s = host.clock.monotonic_s()
     delivery.look_at(reader, now_s + 0.15, now_s)
@@ -176,10 +190,36 @@ async def test_times_far_ahead_are_found_by_the_sweep(
 async def test_a_reader_that_plans_in_the_sweep_is_looked_at(
     host: FakeHost, delivery: Delivery, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(delivery_module, "_HORIZON_S", 0.02)
+    monkeypatch.setattr(delivery_module, "SWEEP_S", 0.02)
+    monkeypatch.setattr(delivery_module, "_HORIZON_S", 0.04)
     reader = Recorder(delivery)
     reader.plans_at_s = host.clock.monotonic_s() + 0.1
     await aeventually(lambda: reader.looks)
+
+
+async def test_a_sweep_asks_everybody_and_leaves_out_who_may_not_go_on(
+    host: FakeHost, delivery: Delivery, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(delivery_module, "SWEEP_S", 0.05)
+    readers = [Recorder(delivery) for _ in range(100)]
+    asked: set[int] = set()
+    planned: set[int] = set()
+
+    def watch(reader: Recorder, number: int) -> None:
+        def recheck() -> bool:
+            asked.add(number)
+            return number % 2 == 0
+
+        def plan(now_s: float) -> None:
+            planned.add(number)
+
+        reader.recheck, reader.plan = recheck, plan  # type: ignore[method-assign]
+
+    for number, reader in enumerate(readers):
+        watch(reader, number)
+    await aeventually(lambda: len(asked) == 100)
+    assert planned <= set(range(0, 100, 2))
+    await aeventually(lambda: len(planned) == 50)
 
 
 async def test_times_that_move_all_the_time_do_not_pile_up(host: FakeHost, delivery: Delivery):

@@ -15,8 +15,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from otelprogress.feed.connection import ServerLimits
 from otelprogress.protocol.messages import Limits
+from otelprogress_collector.api import delivery as delivery_module
 from otelprogress_collector.api import feed as feed_module
-from otelprogress_collector.api import reading as reading_module
 from otelprogress_collector.auth.rate import Doorstep
 from tests.collector.api.kit import TOKEN, FakeAuthority, reader, serving
 from tests.collector.api.test_feed_contract import close_code, refused_status
@@ -240,7 +240,7 @@ def test_a_renewed_token_keeps_the_connection():
 def test_a_revoked_token_ends_at_its_next_word_and_at_the_latest_with_the_next_look(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr(reading_module, "RECHECK_S", 0.05)
+    monkeypatch.setattr(delivery_module, "SWEEP_S", 0.05)
     authority = FakeAuthority({TOKEN: reader("ada"), "bobs": reader("bob")})
     with serving(authority=authority) as server:
         with dial(server) as ada, dial(server, token="bobs") as bob:
@@ -256,7 +256,7 @@ def test_a_revoked_token_ends_at_its_next_word_and_at_the_latest_with_the_next_l
 
 
 def test_a_revoked_token_gets_no_further_subscription(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(reading_module, "RECHECK_S", 60.0)
+    monkeypatch.setattr(delivery_module, "SWEEP_S", 60.0)
     authority = FakeAuthority()
     with serving(authority=authority) as server, dial(server) as client:
         hello(client)

@@ -15,7 +15,7 @@ import pytest
 
 from otelprogress.feed.connection import ServerLimits
 from otelprogress.protocol.messages import Limits
-from otelprogress_collector.api import reading as reading_module
+from otelprogress_collector.api import delivery as delivery_module
 from otelprogress_collector.api import sse as sse_module
 from otelprogress_collector.api.sse import event_stream
 from tests.collector.api.kit import TOKEN, FakeAuthority, get, reader, serving
@@ -229,7 +229,7 @@ async def test_no_event_comes_after_the_token_expired():
 
 
 async def test_a_revoked_token_ends_its_stream(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(reading_module, "RECHECK_S", 0.05)
+    monkeypatch.setattr(delivery_module, "SWEEP_S", 0.05)
     authority = FakeAuthority()
     with serving(authority=authority) as server:
         async with source(server) as stream:
