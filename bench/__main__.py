@@ -20,6 +20,12 @@ MODULES = {
     "processor": "bench.processor",
     "latency": "bench.latency",
     "import": "bench.imports",
+    "ingest": "bench.ingest",
+    "fanout": "bench.fanout",
+    "memory": "bench.memory",
+    "restart": "bench.restart",
+    "verdict": "bench.verdict",
+    "endtoend": "bench.endtoend",
 }
 
 
