@@ -170,6 +170,7 @@ class Runtime:
             lease_s=self.settings.lease_s,
             only_own=True,
             open_spool=None if self.settings.spool_dir is None else self._open_spool,
+            drain=self.host.drain,
         )
 
     def _open_spool(self, endpoint: OtlpEndpoint, encode: Encode, limit: int) -> Spool:
@@ -266,6 +267,7 @@ class Runtime:
             )
         if self.sender is not None:
             facts["sender"] = "; ".join(self.sender.report())
+            facts["sender_troubles"] = "; ".join(self.sender.troubles())
         if self.presence is not None:
             facts["collector"] = self.presence.report()
         if refused := self.host.stats.report():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from otelprogress.exceptions import InvalidValue
 
 if TYPE_CHECKING:
     from otelprogress.feed.client import AsyncClient
+    from otelprogress.feed.discovery import FeedTarget
     from otelprogress.feed.history import History
 
 
@@ -53,6 +55,36 @@ async def facts_of(url: str, token: str) -> dict[str, str]:
         while session.welcome is None:
             session.receive(await connection.recv(decode=False))
         return dict(session.welcome.server)
+    finally:
+        await connection.close()
+
+
+async def link_answers(target: FeedTarget) -> None:
+    """Open the worker link of a collector as a worker does, and leave it again.
+
+    Raises:
+        FeedError: it refuses this token, or is no collector's.
+        OSError, EOFError, WebSocketException: the connection broke.
+    """
+    import msgspec
+    from websockets.exceptions import ConnectionClosed
+
+    from otelprogress.feed.admission import FEED_PATH, WORKER_PATH
+    from otelprogress.feed.watching import denial, open_connection
+    from otelprogress.protocol.link_session import LinkSender
+
+    url = target.url.removesuffix(FEED_PATH) + WORKER_PATH
+    connection = await open_connection(msgspec.structs.replace(target, url=url))
+    try:
+        session = LinkSender(f"doctor-{secrets.token_hex(4)}")
+        await connection.send(session.connection_opened(), text=True)
+        while not session.welcomed:
+            session.receive(await connection.recv(decode=False))
+        await connection.send(session.bye("it was only looked whether it opens"), text=True)
+    except ConnectionClosed as closed:
+        if closed.rcvd is not None:
+            raise denial(closed.rcvd.code, closed.rcvd.reason) from closed
+        raise
     finally:
         await connection.close()
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from otelprogress.cli.exit_codes import ExitCode
+from otelprogress.cli.findings import BAD, COLLECTOR, FEED, OK
 from otelprogress.cli.output import json_line, say
 
 
@@ -32,9 +33,7 @@ def doctor(
             say(f"{finding.verdict:<4} {finding.subject:<12} {finding.text}")
             if finding.advice:
                 say(f"{'':<17} -> {finding.advice}")
-    if any(finding.verdict == examination.BAD for finding in findings):
+    if any(finding.verdict == BAD for finding in findings):
         raise typer.Exit(ExitCode.FAILED)
-    if not any(
-        finding.subject == examination.FEED and finding.verdict == examination.OK for finding in findings
-    ):
+    if not any(finding.subject in (FEED, COLLECTOR) and finding.verdict == OK for finding in findings):
         raise typer.Exit(ExitCode.NO_FEED)

@@ -13,21 +13,16 @@ from importlib.metadata import PackageNotFoundError, entry_points, version
 from typing import Final
 from urllib.parse import urlsplit
 
-import msgspec
-
 from otelprogress import config
 from otelprogress.cli import connection
+from otelprogress.cli.collector_examination import examine_collectors, examine_senders, examine_spool
+from otelprogress.cli.findings import ANSWER_WITHIN_S, BAD, COLLECTOR, FEED, MAX_TEXT_CHARS, NOTE, OK, Finding
 from otelprogress.exceptions import ProgressError
 from otelprogress.feed import runtime_file
 from otelprogress.model import formats
 from otelprogress.model.rules import parse_rules
 from otelprogress.model.text import clean
 
-OK: Final = "ok"
-NOTE: Final = "note"
-BAD: Final = "BAD"
-FEED: Final = "feed"
-ANSWER_WITHIN_S: Final = 3.0
 VARIABLES: Final = (
     "COLLECTOR",
     "DISABLED",
@@ -50,24 +45,14 @@ _ENDPOINTS: Final = (
 )
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443, "grpc": 4317}
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
-_MAX_TEXT_CHARS: Final = 200
-
-
-class Finding(msgspec.Struct, frozen=True):
-    """One line of the examination."""
-
-    verdict: str
-    """`ok`, `note` or `BAD`."""
-    subject: str
-    text: str
-    advice: str = ""
-    """What to do next; empty: nothing."""
 
 
 async def examine(now_s: float, environ: Mapping[str, str] = os.environ) -> list[Finding]:
     """All findings, in the order in which a person would ask."""
     findings = [_versions(), *_environment(environ)]
-    findings += await _feeds(now_s)
+    findings += await _feeds(now_s, collector_named=bool(environ.get("OTELPROGRESS_COLLECTOR", "").strip()))
+    findings += await examine_collectors(environ)
+    findings += examine_spool(environ)
     findings += _rules(environ)
     findings += await _endpoints(environ)
     findings += _automatic()
@@ -93,12 +78,12 @@ def _environment(environ: Mapping[str, str]) -> Iterator[Finding]:
                 BAD, "environment", f"{name} is no setting", f"set {meant[0]}" if meant else "unset it"
             )
         else:
-            yield Finding(NOTE, "environment", f"{name}={clean(environ[name], _MAX_TEXT_CHARS)}")
+            yield Finding(NOTE, "environment", f"{name}={clean(environ[name], MAX_TEXT_CHARS)}")
     try:
         config.resolve(environ=environ)
     except ProgressError as error:
         yield Finding(
-            BAD, "environment", clean(str(error), _MAX_TEXT_CHARS), "programs started here would refuse it"
+            BAD, "environment", clean(str(error), MAX_TEXT_CHARS), "programs started here would refuse it"
         )
     if environ.get("OTELPROGRESS_DISABLED", "").lower() in _TRUE:
         yield Finding(
@@ -125,13 +110,14 @@ def _environment(environ: Mapping[str, str]) -> Iterator[Finding]:
         )
 
 
-async def _feeds(now_s: float) -> list[Finding]:
+async def _feeds(now_s: float, *, collector_named: bool) -> list[Finding]:
     folder = runtime_file.runtime_folder()
     try:
         found = runtime_file.scan(folder)
     except (ProgressError, OSError) as error:
-        return [Finding(BAD, "folder", clean(str(error), _MAX_TEXT_CHARS))]
+        return [Finding(BAD, "folder", clean(str(error), MAX_TEXT_CHARS))]
     findings = [Finding(OK, "folder", f"{folder}{'' if folder.exists() else ' (not there yet)'}")]
+    found = [one for one in found if one.content.kind != COLLECTOR]
     alive = [one.content for one in found if one.live]
     for one in found:
         if not one.live:
@@ -153,20 +139,22 @@ async def _feeds(now_s: float) -> list[Finding]:
                 "OTELPROGRESS_RUNTIME_DIR and XDG_RUNTIME_DIR must be the same there and here",
             )
         )
-    for answers in await asyncio.gather(*(_ask(content) for content in alive)):
+    for answers in await asyncio.gather(
+        *(_ask(content, collector_named=collector_named) for content in alive)
+    ):
         findings += answers
     return findings
 
 
 def _who(content: runtime_file.RuntimeFile) -> str:
     name = content.service or content.command or "a program"
-    return f"{clean(name, _MAX_TEXT_CHARS)} (pid {content.pid})"
+    return f"{clean(name, MAX_TEXT_CHARS)} (pid {content.pid})"
 
 
-async def _ask(content: runtime_file.RuntimeFile) -> list[Finding]:
+async def _ask(content: runtime_file.RuntimeFile, *, collector_named: bool) -> list[Finding]:
     from websockets.exceptions import WebSocketException
 
-    who = f"{_who(content)} at {clean(content.url, _MAX_TEXT_CHARS)}"
+    who = f"{_who(content)} at {clean(content.url, MAX_TEXT_CHARS)}"
     try:
         async with asyncio.timeout(ANSWER_WITHIN_S):
             async with connection.open_client_of(content.url, content.token) as client:
@@ -176,7 +164,7 @@ async def _ask(content: runtime_file.RuntimeFile) -> list[Finding]:
         text = f"{who} does not answer within {ANSWER_WITHIN_S:g} s"
         return [Finding(BAD, FEED, text, "is it stopped (Ctrl-Z)?")]
     except (ProgressError, OSError, EOFError, WebSocketException) as error:
-        text = f"{who}: {clean(str(error), _MAX_TEXT_CHARS)}"
+        text = f"{who}: {clean(str(error), MAX_TEXT_CHARS)}"
         return [Finding(BAD, FEED, text, "does a firewall forbid loopback?")]
     live = sum(view.live for view in views)
     advice = (
@@ -186,9 +174,10 @@ async def _ask(content: runtime_file.RuntimeFile) -> list[Finding]:
     )
     findings = [Finding(OK, FEED, f"{who}: {live} running, {len(views) - live} ended", advice)]
     findings += [
-        Finding(NOTE, "provider", f"{content.pid} {clean(provider, _MAX_TEXT_CHARS)}")
+        Finding(NOTE, "provider", f"{content.pid} {clean(provider, MAX_TEXT_CHARS)}")
         for provider in filter(None, facts.get("providers", "").split("; "))
     ]
+    findings += examine_senders(str(content.pid), facts, collector_named=collector_named)
     if facts.get("rule_spans") == "0":
         text = f"{_who(content)}: none of its {clean(facts.get('rules', ''), 8)} rules matched a span yet"
         findings.append(Finding(NOTE, "rules", text, "compare their globs with the names in its traces"))
@@ -203,7 +192,7 @@ def _rules(environ: Mapping[str, str]) -> Iterator[Finding]:
         rules = parse_rules(text)
     except ProgressError as error:
         yield Finding(
-            BAD, "rules", clean(str(error), _MAX_TEXT_CHARS), "name=GLOB;root_only;children=steps|name=…"
+            BAD, "rules", clean(str(error), MAX_TEXT_CHARS), "name=GLOB;root_only;children=steps|name=…"
         )
         return
     yield Finding(OK, "rules", f"{len(rules)} parsed; spans that match none of them are no operations")
@@ -218,9 +207,9 @@ async def _endpoints(environ: Mapping[str, str]) -> list[Finding]:
         try:
             port = parts.port or _DEFAULT_PORTS.get(parts.scheme, 4317)
         except ValueError:
-            findings.append(Finding(BAD, "endpoint", f"{name} is no URL: {clean(url, _MAX_TEXT_CHARS)}"))
+            findings.append(Finding(BAD, "endpoint", f"{name} is no URL: {clean(url, MAX_TEXT_CHARS)}"))
             continue
-        where = f"{name}: {clean(parts.hostname or '', _MAX_TEXT_CHARS)}:{port}"
+        where = f"{name}: {clean(parts.hostname or '', MAX_TEXT_CHARS)}:{port}"
         try:
             async with asyncio.timeout(ANSWER_WITHIN_S):
                 _, writer = await asyncio.open_connection(parts.hostname, port)
@@ -228,7 +217,7 @@ async def _endpoints(environ: Mapping[str, str]) -> list[Finding]:
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
         except (OSError, TimeoutError, socket.gaierror) as error:
-            reason = clean(str(error), _MAX_TEXT_CHARS) or "no answer"
+            reason = clean(str(error), MAX_TEXT_CHARS) or "no answer"
             findings.append(
                 Finding(BAD, "endpoint", f"{where} cannot be reached: {reason}", "is the backend running?")
             )
@@ -266,11 +255,11 @@ def _history(now_s: float) -> Finding:
     try:
         latest = history.operations(1)
         if history.off_because is not None:
-            return Finding(BAD, "history", clean(history.off_because, _MAX_TEXT_CHARS))
+            return Finding(BAD, "history", clean(history.off_because, MAX_TEXT_CHARS))
         if not latest:
             return Finding(NOTE, "history", f"{history.path}: empty")
         ago = formats.age(now_s - latest[0].started_at_unix_ns / 1e9)
-        handle = clean(latest[0].handle, _MAX_TEXT_CHARS)
+        handle = clean(latest[0].handle, MAX_TEXT_CHARS)
         return Finding(OK, "history", f"{history.path}: the latest is {handle}, started {ago} ago")
     finally:
         history.close()

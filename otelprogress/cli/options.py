@@ -12,7 +12,8 @@ Url = Annotated[
     typer.Option(
         "--url",
         metavar="URL",
-        help="The feed to read, as ws://HOST:PORT. Default: every process of yours on this machine.",
+        help="The feed to read, as ws://HOST:PORT. Default: every process of yours on this machine, and the collector "
+        "(OTELPROGRESS_COLLECTOR, or one that runs here).",
     ),
 ]
 TokenFile = Annotated[
@@ -20,8 +21,8 @@ TokenFile = Annotated[
     typer.Option(
         "--token-file",
         metavar="FILE",
-        envvar="OTELPROGRESS_TOKEN_FILE",
-        help="The file that holds the feed's token. Local processes need none.",
+        help="The file that holds the token for --url. Default: what the feed's runtime file says, else the file that "
+        "OTELPROGRESS_TOKEN_FILE names.",
     ),
 ]
 Name = Annotated[

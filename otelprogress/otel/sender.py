@@ -68,6 +68,7 @@ class Sender:
         metrics_interval_s: how often metrics are collected; `OTEL_METRIC_EXPORT_INTERVAL`.
         open_transport: makes the transport of one signal, on the sender's thread.
         open_spool: makes the spool of the durable events (endpoint, encode, limit of entries); `None`: in memory.
+        drain: lets what was said so far arrive here, on the sender's thread; asked before spans go to a collector.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class Sender:
         metrics_interval_s: float = _METRICS_INTERVAL_S,
         open_transport: Callable[[Signal, Any], Transport] = open_transport,
         open_spool: Callable[[OtlpEndpoint, Encode, int], Spool] | None = None,
+        drain: Callable[[], object] | None = None,
     ) -> None:
         self.target = target
         self.writer_id = writer_id
@@ -94,6 +96,7 @@ class Sender:
         self._metrics_interval_s = metrics_interval_s
         self._open_transport = open_transport
         self._open_spool = open_spool
+        self._drain = drain
         self._collect_metrics: Callable[[], bytes | None] | None = None
         self._encoder: Any = None
         self._start_clean()
@@ -213,6 +216,15 @@ class Sender:
             )
         return lines
 
+    def troubles(self) -> list[str]:
+        """Those lines of `report` that tell of a loss, or of a receiver that takes nothing now."""
+        lanes = self._lanes.values()
+        return [
+            line
+            for line, lane in zip(self.report(), lanes, strict=True)
+            if lane.failing or lane.off_reason or lane.lost() or lane.stats.refused or lane.stats.rejected
+        ]
+
     @property
     def failing(self) -> bool:
         """Whether an endpoint has refused a request for now more than once, or cannot be reached."""
@@ -321,9 +333,11 @@ class Sender:
                 lane.not_before_s = 0.0  # one more try now, whatever pause was going on
         now_s = time.monotonic()
         self._collect_if_due(now_s, closing=closing)
+        self._let_events_catch_up()
         for lane in self._lanes.values():
             lane.spool.tend(now_s)
-            self._pump(lane)
+            if not self._waits_for_events(lane):
+                self._pump(lane)
         self._send_ticks_if_due()
         self._answer_flushes()
         self._complain()
@@ -337,6 +351,26 @@ class Sender:
             if lane.transport is not None:
                 lane.transport.close()
         return False
+
+    def _let_events_catch_up(self) -> None:
+        traces = self._lanes.get("traces")
+        if self._drain is not None and traces is not None and traces.endpoint.collector and traces.waiting:
+            self._drain()
+
+    def _waits_for_events(self, lane: Lane) -> bool:
+        """Whether spans have to wait for events: a collector takes a span for all that its operation has said.
+
+        Only while there is time: at the exit both are tried.
+        """
+        events = self._lanes.get("logs")
+        return (
+            lane.signal == "traces"
+            and lane.endpoint.collector
+            and events is not None
+            and events.endpoint.collector
+            and not events.done
+            and not self._closing()
+        )
 
     def _closing(self) -> bool:
         return self._closing_at_s is not None
@@ -363,7 +397,7 @@ class Sender:
     def _next_due_s(self, now_s: float) -> float:
         due_s = now_s + 3600.0
         for lane in self._lanes.values():
-            if not lane.done:
+            if not lane.done and not self._waits_for_events(lane):
                 due_s = min(due_s, lane.not_before_s)
         if self._collect_metrics is not None:
             due_s = min(due_s, self._next_metrics_s)

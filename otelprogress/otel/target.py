@@ -41,6 +41,8 @@ class OtlpEndpoint:
     """Path of the CA certificate; `None`: the system's."""
     client_certificate: str | None = None
     client_key: str | None = None
+    collector: bool = False
+    """Whether our collector is there, which reads progress out of all signals."""
     token: Callable[[], str] | None = None
     """Asked before each request: what goes with it as `Authorization: Bearer`; an empty answer: nothing does."""
 
@@ -118,9 +120,11 @@ def _of_collector(
         # What stands there besides is for the endpoints that are named: a key of theirs is not the collector's.
         own = {name: value for name, value in own.items() if not name.endswith("_HEADERS")}
     found = _endpoint(own, signal, collector)
-    if found is None or any(key == "authorization" for key, _ in found.headers):
-        return found
-    return replace(found, token=token)
+    if found is None:
+        return None
+    # An `authorization` that was said goes before what we know.
+    said = any(key == "authorization" for key, _ in found.headers)
+    return replace(found, collector=True, token=None if said else token)
 
 
 def _endpoint(environ: Mapping[str, str], signal: Signal, override: str | None) -> OtlpEndpoint | None:

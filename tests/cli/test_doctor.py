@@ -5,7 +5,7 @@ import json
 import pytest
 
 from otelprogress.cli import examination
-from otelprogress.cli.examination import BAD, OK, Finding
+from otelprogress.cli.findings import BAD, OK, Finding
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ import msgspec
 import pytest
 
 from otelprogress.cli import connection, examination
-from otelprogress.cli.examination import BAD, NOTE, OK, examine
+from otelprogress.cli.examination import examine
+from otelprogress.cli.findings import BAD, NOTE, OK
 from otelprogress.exceptions import FeedDenied
 from otelprogress.feed import runtime_file
 from tests.cli.fakes import FakeClient, FakeHistory
