@@ -8,6 +8,7 @@ a collector each of them exports what is its own, and stays connected to the col
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import importlib.metadata
 import logging
@@ -209,6 +210,7 @@ class Runtime:
         from otelprogress.propagation import inherited_context
 
         settings, host, ins = self.settings, self.host, self.instrumentation
+        self._tell_children()
         if settings.link is None:
             self._start_metrics()
         for listener in (self.sender, self.history):
@@ -255,6 +257,17 @@ class Runtime:
         # imports with, must not be wanted in here any more.
         active.current = ins
 
+    def _tell_children(self) -> None:
+        """What was said by argument stands in the environment of children too: each exports what is its own."""
+        said = {
+            f"{config.PREFIX}COLLECTOR": self.settings.collector,
+            f"{config.PREFIX}SPOOL_DIR": self.settings.spool_dir and os.path.abspath(self.settings.spool_dir),  # noqa: PTH100
+        }
+        for name, value in said.items():
+            if value and not os.environ.get(name):
+                os.environ[name] = value
+                self._undo.append(functools.partial(_unset, name, value))
+
     def facts(self) -> dict[str, str]:
         """What a feed says of its process: `otelprogress doctor` shows it."""
         facts = {"service": self.instrumentation.service, "pid": str(self.pid), "version": _version()}
@@ -277,7 +290,9 @@ class Runtime:
         return facts
 
     def _drain(self) -> bool:
-        self.host.drain(0.0 if self._closed else None)  # a process that leaves has a drain of its own for the rest
+        self.host.drain(
+            0.0 if self._closed else None
+        )  # a process that leaves has a drain of its own for the rest
         due = self.host.next_deadline_unix_ns()
         return due is not None and due - time.time_ns() < _SOON_NS
 
@@ -500,6 +515,11 @@ class Runtime:
             view="off",
             history=False,
         )
+
+
+def _unset(name: str, value: str) -> None:
+    if os.environ.get(name) == value:
+        del os.environ[name]
 
 
 def _version() -> str:

@@ -288,6 +288,72 @@ def test_nothing_is_drawn_under_pytest_and_lines_are_written_elsewhere():
     assert ended.stdout == ""
 
 
+# --- a collector -------------------------------------------------------------------------------------------------
+
+
+def test_the_collectors_token_opens_no_feed_of_those_who_report_there(tmp_path, monkeypatch):
+    file = tmp_path / "token"
+    file.write_text("the-collectors")
+    monkeypatch.setenv("OTELPROGRESS_TOKEN_FILE", str(file))
+    made = configure(feed="127.0.0.1:0", collector="http://127.0.0.1:9")
+    assert made.server is not None
+    assert not made.server.authorizes("the-collectors")
+    assert made.sender is not None
+    assert made.sender.target.logs is not None
+    assert made.sender.target.logs.token is not None
+    assert made.sender.target.logs.token() == "the-collectors"
+    file.write_text("renewed")
+    assert made.sender.target.logs.token() == "renewed"
+
+
+def test_a_process_says_how_its_way_to_the_collector_stands_and_what_it_dropped():
+    made = configure(collector="http://127.0.0.1:9")
+    facts = made.facts()
+    assert facts["collector"] == "the collector at http://127.0.0.1:9: not needed yet"
+    assert "logs to 127.0.0.1:9" in facts["sender"]
+    assert facts["sender_troubles"] == ""
+    assert "host" not in facts
+    with progress.operation("load"):
+        pass
+    eventually(lambda: "nobody listens" in made.facts()["collector"])
+    eventually(lambda: "logs to 127.0.0.1:9" in made.facts()["sender_troubles"])
+    made.host.stats.dropped_durable = 3
+    assert made.facts()["host"] == "3 events dropped"
+
+
+def test_children_are_told_of_a_collector_and_a_spool_that_were_named_by_argument(tmp_path, monkeypatch):
+    configure(collector="http://127.0.0.1:9", spool_dir=tmp_path / "spools")
+    assert os.environ["OTELPROGRESS_COLLECTOR"] == "http://127.0.0.1:9"
+    assert os.environ["OTELPROGRESS_SPOOL_DIR"] == str(tmp_path / "spools")
+    runtime.shutdown()
+    assert "OTELPROGRESS_COLLECTOR" not in os.environ
+    assert "OTELPROGRESS_SPOOL_DIR" not in os.environ
+    monkeypatch.setenv("OTELPROGRESS_COLLECTOR", "http://127.0.0.1:8")
+    configure(collector="http://127.0.0.1:9")
+    runtime.shutdown()
+    assert os.environ["OTELPROGRESS_COLLECTOR"] == "http://127.0.0.1:8"
+
+
+def test_a_process_without_a_collector_opens_no_link_to_its_endpoint():
+    made = configure(endpoint="http://127.0.0.1:9")
+    with progress.operation("load"):
+        pass
+    assert made.presence is None
+    assert "otelprogress-link" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_process_with_a_spool_has_what_waits_on_disk_and_gives_its_threads_back(tmp_path):
+    before = set(threading.enumerate())
+    made = configure(collector="http://127.0.0.1:9", spool_dir=tmp_path / "spools")
+    with progress.operation("load"):
+        pass
+    eventually(lambda: list((tmp_path / "spools").rglob("*.spool")))
+    assert f"in {tmp_path / 'spools'}" in made.facts()["sender"]
+    runtime.shutdown()
+    eventually(lambda: not set(threading.enumerate()) - before)
+    assert list((tmp_path / "spools").rglob("*.spool"))
+
+
 # --- imports -------------------------------------------------------------------------------------------------------------
 
 

@@ -7,19 +7,24 @@ import logging
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from otelprogress.exceptions import InvalidValue
 from otelprogress.feed.host import Host
 from otelprogress.feed.link import LinkClient
 from otelprogress.feed.link_route import CollectorRoute
+from otelprogress.feed.tls import client_tls
+from tests.collector.exporters.certificates import Authority
 from tests.feed.collector_end import TOKEN, CollectorEnd
 from tests.feed.fakes import ended, noted, progressed, run_id, started
 from tests.feed.serving import real_host
@@ -162,8 +167,6 @@ def test_a_refusal_is_said_once_and_tried_again_with_the_token_as_it_is_then(col
 
 
 def test_a_token_file_that_is_not_there_is_waited_for(collector: CollectorEnd):
-    from otelprogress.exceptions import InvalidValue
-
     found: list[str] = []
 
     def token() -> str:
@@ -237,6 +240,55 @@ def test_a_link_with_nothing_to_do_spins_for_nothing(collector: CollectorEnd, aw
         before = turns
         time.sleep(0.5)
         assert turns - before <= 10
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+def server_tls(authority: Authority) -> ssl.SSLContext:
+    pair = authority.issue("collector")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair.cert, pair.key)
+    return context
+
+
+def test_over_tls_frames_go_both_ways_and_a_cut_is_seen(authority: Authority):
+    heard: list[Mapping[str, float]] = []
+    with CollectorEnd(tls=server_tls(authority)) as collector:
+        host = real_host()
+        route = CollectorRoute(
+            collector.url,
+            lambda: TOKEN,
+            tls=lambda: client_tls({"OTEL_EXPORTER_OTLP_CERTIFICATE": authority.cert}),
+        )
+        link = LinkClient(
+            host, route, writer_id="w", backoff_s=(0.01, 0.05), alive_every_s=0.02, on_interest=heard.append
+        )
+        link.attach()
+        tell(host, started(writer_id="w"))
+        one = collector.one()
+        for number in range(200):  # many frames in one TLS record, and several records at once
+            one.say("interest", run=f"run-{number}", rate_hz=2.0)
+        assert eventually(lambda: heard and len(heard[-1]) == 200)
+        assert eventually(lambda: len(one.frames) >= 3)
+        collector.cut(one)
+        assert eventually(lambda: len(collector.registered) == 2)
+        link.close(2.0)
+        assert eventually(lambda: "bye" in collector.registered[1].kinds())
+
+
+def test_a_collector_whose_certificate_nobody_vouches_for_gets_no_token(authority: Authority):
+    with CollectorEnd(tls=server_tls(authority)) as collector, linked(collector.url) as (host, link):
+        tell(host, started())
+        assert eventually(lambda: "certificate verify failed" in link.report())
+        assert collector.attempts == 0
+
+
+def test_a_certificate_that_is_not_there_is_named_and_waited_for():
+    with pytest.raises(InvalidValue, match="OTEL_EXPORTER_OTLP_CERTIFICATE"):
+        client_tls({"OTEL_EXPORTER_OTLP_CERTIFICATE": "/nowhere.pem"})
 
 
 def test_the_killed_process_is_seen_to_end_while_its_forked_child_lives(collector: CollectorEnd):
