@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-from asyncio.subprocess import PIPE
 from collections.abc import Sequence
 from pathlib import Path
-
-import aiohttp
-import msgspec
 
 from otelprogress.feed.client import AsyncClient
 from otelprogress.model.events import FeedEvent, OperationView, State, StepState
 from otelprogress_collector.app import Collector
 from tests.collector.collecting import collecting
+from tests.foreign.dialogue import Program, operations, running
 from tests.otel.otlp_server import GrpcReceiver
 from tests.waiting import aeventually
 
@@ -31,23 +26,6 @@ EVENTS_OF_ROOT = [
 TRACE = ["invoices", "send batch", "send batch"]
 
 
-class Answer(msgspec.Struct):
-    """Of `/v1/operations`."""
-
-    operations: list[OperationView]
-
-
-async def operations(collector: Collector, trace_id: str) -> list[OperationView]:
-    """What the REST interface has of one trace, as any HTTP client reads it; oldest start first."""
-    url = f"http://127.0.0.1:{collector.http_port}/v1/operations"
-    headers = {"Authorization": f"Bearer {collector.own_token}"}
-    async with aiohttp.ClientSession() as http:
-        async with http.get(url, params={"trace_id": trace_id}, headers=headers) as answer:
-            assert answer.status == 200
-            body = await answer.read()
-    return sorted(msgspec.json.decode(body, type=Answer).operations, key=lambda view: view.started_at_unix_ns)
-
-
 async def check_invoices(
     tmp_path: Path, command: Sequence[str | Path], *, grpc: bool, **environment: str
 ) -> None:
@@ -56,30 +34,17 @@ async def check_invoices(
         exporters = [{"name": "backend", "url": backend.url, "protocol": "grpc"}]
         async with collecting(tmp_path / "data", exporters=exporters) as collector:
             port = collector.grpc_port if grpc else collector.http_port
-            program = await asyncio.create_subprocess_exec(
-                *command,
-                stdin=PIPE,
-                stdout=PIPE,
-                env=os.environ | {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}"} | environment,
-            )
-            try:
+            environment["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://127.0.0.1:{port}"
+            async with running(command, **environment) as program:
                 await _follow(collector, program)
-            finally:
-                if program.returncode is None:
-                    program.kill()
-                await program.wait()
             await aeventually(lambda: len(backend.spans()) == len(TRACE))
         assert sorted(span.name for span in backend.spans()) == TRACE
         forwarded = [record.event_name for record in backend.log_records()]
         assert forwarded.count("otelprogress.operation.ended") == len(TRACE)
 
 
-async def _follow(collector: Collector, program: asyncio.subprocess.Process) -> None:
-    assert program.stdin is not None
-    assert program.stdout is not None
-    said = (await asyncio.wait_for(program.stdout.readline(), 30)).split()
-    assert len(said) == 2, "the program ended before its first step"
-    trace_id, span_id = (part.decode() for part in said)
+async def _follow(collector: Collector, program: Program) -> None:
+    trace_id, span_id = await program.says()
     url, seen = f"ws://127.0.0.1:{collector.http_port}", list[FeedEvent]()
     async with AsyncClient(url, collector.own_token) as client:
         async with client.watch(trace_id=trace_id, level="ticks") as watch:
@@ -88,13 +53,13 @@ async def _follow(collector: Collector, program: asyncio.subprocess.Process) -> 
                 if event.operation.step is not None and event.operation.step.completed == 40:
                     break
             check_while_it_runs(event.operation, span_id)
-            program.stdin.write(b"go on\n")
+            program.go_on()
             while not (event := await anext(watch)).operation.id.endswith(span_id) or event.operation.live:
                 seen.append(event)
             seen.append(event)
-        assert await asyncio.wait_for(program.wait(), 30) == 0
+        await program.end()
         check_events(seen, f"{trace_id}-{span_id}")
-        views = await operations(collector, trace_id)
+        views = await operations(collector, trace_id=trace_id)
         check_after_it_ran(views, span_id)
         assert [view.id for view in await client.list(roots=False)] == [view.id for view in views]
         check_after_it_ran([await client.get(view.id) for view in views], span_id)

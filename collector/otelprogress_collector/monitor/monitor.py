@@ -85,8 +85,10 @@ class Monitor:
         self._forget = host.on_applied(self._applied)
 
     def start(self) -> None:
-        """Begin to watch, on the running loop."""
+        """Begin to watch, on the running loop, before anybody can be heard."""
         self._remember_lost()
+        # Now, not with the first tick: who is heard before that is given its lease, not that of a restart.
+        self._expire(self._host.clock.monotonic_s())
         self._task = asyncio.get_running_loop().create_task(self._run(), name="otelprogress-monitor")
 
     async def close(self) -> None:
