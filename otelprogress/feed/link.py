@@ -15,7 +15,6 @@ import logging
 import os
 import random
 import select
-import socket
 import threading
 import time
 from collections import deque
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from otelprogress.exceptions import FeedDenied, FeedError, FeedUnavailable, InvalidValue
+from otelprogress.feed.bell import Bell
 from otelprogress.feed.link_wire import LinkWire
 from otelprogress.model import semconv
 from otelprogress.protocol.backoff import Backoff
@@ -128,7 +128,7 @@ class LinkClient:
         self._flush_wanted = 0
         self._flush_sent = 0
         self._flush_acknowledged = 0
-        self._bell: tuple[socket.socket, socket.socket] | None = None
+        self._bell: Bell | None = None
 
     # --- any thread ---------------------------------------------------------------------------------------
 
@@ -243,17 +243,13 @@ class LinkClient:
             self._start()
         bell = self._bell
         if bell is not None:
-            with contextlib.suppress(OSError):  # full: it rings already
-                bell[1].send(b"!")
+            bell.ring()
 
     def _start(self) -> None:
         with self._starting:
             if self._thread is not None or self._ended:
                 return
-            # Sockets and not a pipe: one that was closed refuses, where a number may be a stranger's by then.
-            self._bell = socket.socketpair()
-            for end in self._bell:
-                end.setblocking(False)
+            self._bell = Bell()
             thread = threading.Thread(target=self._run, name="otelprogress-link", daemon=True)
             self._thread = thread
             try:
@@ -265,8 +261,8 @@ class LinkClient:
 
     def _close_bell(self) -> None:
         bell, self._bell = self._bell, None
-        for end in bell or ():
-            end.close()
+        if bell is not None:
+            bell.close()
 
     # --- the link's thread --------------------------------------------------------------------------------
 
@@ -370,13 +366,12 @@ class LinkClient:
         if bell is None:
             return
         poll = select.poll()
-        poll.register(bell[0].fileno(), select.POLLIN)
+        poll.register(bell.fileno(), select.POLLIN)
         wire = self._wire
         if wire is not None and not wire.closed:
             poll.register(wire.fileno(), select.POLLIN | (select.POLLOUT if wire.wants_write else 0))
         poll.poll(self._pause_s() * 1000)
-        with contextlib.suppress(BlockingIOError):
-            bell[0].recv(4096)
+        bell.hush()
 
     def _receive(self) -> None:
         wire = self._wire
