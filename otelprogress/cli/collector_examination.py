@@ -23,7 +23,7 @@ from otelprogress.cli.findings import (
     Finding,
 )
 from otelprogress.exceptions import FeedDenied, ProgressError
-from otelprogress.feed.discovery import FeedTarget, all_feeds
+from otelprogress.feed.discovery import FeedTarget, all_feeds, token_from_file
 from otelprogress.model.text import clean
 from otelprogress.otel.spool_segment import SUFFIX, Segment
 
@@ -39,6 +39,15 @@ async def examine_collectors(environ: Mapping[str, str]) -> list[Finding]:
     except (ProgressError, OSError) as error:
         return [Finding(BAD, COLLECTOR, clean(str(error), MAX_TEXT_CHARS))]
     findings: list[Finding] = []
+    token_file = environ.get("OTELPROGRESS_TOKEN_FILE")
+    if named is not None and token_file:
+        try:
+            token_from_file(token_file)
+        except ProgressError as error:
+            text = clean(str(error), MAX_TEXT_CHARS)
+            findings.append(
+                Finding(BAD, COLLECTOR, text, "no program here can show a token to the collector")
+            )
     if named is None:
         if targets:
             url = targets[0].url.replace("ws", "http", 1).removesuffix("/v1/feed")

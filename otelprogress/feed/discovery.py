@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -96,19 +97,6 @@ def local_feeds(folder: Path | None = None) -> list[FeedTarget]:
     return [_target(found.content) for found in runtime_file.scan(folder) if found.live]
 
 
-def named_collector(environ: Mapping[str, str] = os.environ, folder: Path | None = None) -> FeedTarget | None:
-    """The collector that `OTELPROGRESS_COLLECTOR` names; `None`: it names none.
-
-    Raises:
-        InvalidValue: it is no address, or the token file cannot be read.
-    """
-    base_url = collector_of(environ)
-    if base_url is None:
-        return None
-    token = collector_token(base_url, environ.get("OTELPROGRESS_TOKEN_FILE"), folder)
-    return FeedTarget(url=_collector_feed(base_url), token=token, kind=COLLECTOR)
-
-
 def collector_token(base_url: str, token_file: str | None, folder: Path | None = None) -> str:
     """What to show at a collector: the token of the file, else of its local runtime file; empty: none is known.
 
@@ -117,25 +105,39 @@ def collector_token(base_url: str, token_file: str | None, folder: Path | None =
     """
     if token_file:
         return token_from_file(token_file)
-    wanted = place_of(_collector_feed(base_url))
     try:
-        local = local_feeds(folder)
+        return _local_token(base_url, local_feeds(folder))
     except (OSError, InvalidValue):
         return ""  # a folder that is not ours alone says nothing; a collector may ask for no token
-    return next((each.token for each in local if each.is_collector and place_of(each.url) == wanted), "")
 
 
 def all_feeds(environ: Mapping[str, str] = os.environ, folder: Path | None = None) -> list[FeedTarget]:
-    """The local feeds, newest first, and the collector that the environment names, once.
+    """The local feeds, newest first, and the collector that `OTELPROGRESS_COLLECTOR` names, once.
+
+    A token file that cannot be read hides nobody else: the collector's feed will say what it misses.
 
     Raises:
-        InvalidValue: the folder is not private, the collector's address is none, or its token file cannot be read.
+        InvalidValue: the folder is not private, or the collector's address is none.
+        OSError: the folder cannot be read now.
     """
-    feeds = {target.key: target for target in local_feeds(folder)}
-    named = named_collector(environ, folder)
-    if named is not None:
+    local = local_feeds(folder)
+    feeds = {target.key: target for target in local}
+    base_url = collector_of(environ)
+    if base_url is not None:
+        token = ""
+        if token_file := environ.get("OTELPROGRESS_TOKEN_FILE"):
+            with contextlib.suppress(InvalidValue):
+                token = token_from_file(token_file)
+        else:
+            token = _local_token(base_url, local)
+        named = FeedTarget(url=_collector_feed(base_url), token=token, kind=COLLECTOR)
         feeds[named.key] = named
     return list(feeds.values())
+
+
+def _local_token(base_url: str, local: Iterable[FeedTarget]) -> str:
+    wanted = place_of(_collector_feed(base_url))
+    return next((each.token for each in local if each.is_collector and place_of(each.url) == wanted), "")
 
 
 def renewed(target: FeedTarget, environ: Mapping[str, str] = os.environ) -> FeedTarget:

@@ -71,6 +71,17 @@ def test_a_token_that_is_not_the_collectors_is_bad_and_not_shown(tmp_path: Path)
     assert "s3cret" not in str(finding)
 
 
+def test_a_token_file_that_cannot_be_read_is_bad():
+    with standing_collector() as server:
+        environ = {
+            "OTELPROGRESS_COLLECTOR": server.url.replace("ws://", "http://"),
+            "OTELPROGRESS_TOKEN_FILE": "/nowhere",
+        }
+        findings = collectors(environ)
+    assert verdicts(findings) == [(BAD, "collector"), (BAD, "collector")]
+    assert "/nowhere" in findings[0].text
+
+
 def test_a_feed_that_takes_no_workers_is_bad_for_the_link():
     with standing_collector(takes_workers=False) as server:
         findings = collectors({"OTELPROGRESS_COLLECTOR": server.url.replace("ws://", "http://")})

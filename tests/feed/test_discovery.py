@@ -6,7 +6,15 @@ import pytest
 
 from otelprogress.exceptions import InvalidValue
 from otelprogress.feed import runtime_file
-from otelprogress.feed.discovery import Discovery, feed_url, local_feeds, target_at
+from otelprogress.feed.discovery import (
+    Discovery,
+    all_feeds,
+    collector_token,
+    feed_url,
+    local_feeds,
+    renewed,
+    target_at,
+)
 
 
 @pytest.mark.parametrize(
@@ -77,3 +85,65 @@ def test_the_token_of_an_address_is_the_argument_the_runtime_file_or_the_token_f
 def test_a_token_file_that_cannot_be_read_is_named():
     with pytest.raises(InvalidValue, match="OTELPROGRESS_TOKEN_FILE=/nowhere"):
         target_at("ws://127.0.0.1:1", environ={"OTELPROGRESS_TOKEN_FILE": "/nowhere"})
+
+
+# --- a collector -----------------------------------------------------------------------------------------
+
+
+def test_the_collector_that_is_named_is_one_of_the_feeds_and_is_there_once(private_runtime_folder: Path):
+    environ = {"OTELPROGRESS_COLLECTOR": "http://localhost:4318"}
+    (target,) = all_feeds(environ)
+    assert (target.url, target.token, target.is_collector) == ("ws://localhost:4318/v1/feed", "", True)
+    runtime_file.write("ws://127.0.0.1:4318", "local", kind="collector")
+    runtime_file.write("ws://127.0.0.1:1", "process")
+    feeds = all_feeds(environ)
+    assert [(each.is_collector, each.token) for each in feeds] == [(False, "process"), (True, "local")]
+    assert [each.token for each in all_feeds({})] == ["process", "local"]
+    assert {each.key for each in all_feeds({}) if each.is_collector} == {feeds[1].key}
+
+
+def test_a_collector_behind_a_gateway_keeps_its_prefix():
+    (target,) = all_feeds({"OTELPROGRESS_COLLECTOR": "https://gateway.example/otel/"})
+    assert target.url == "wss://gateway.example/otel/v1/feed"
+
+
+def test_a_collector_that_restarted_is_the_same_feed_with_the_token_as_it_is_now():
+    first = runtime_file.write("http://127.0.0.1:4318", "old", kind="collector")
+    (before,) = all_feeds({})
+    runtime_file.remove(first)
+    assert renewed(before, {}) is before
+    runtime_file.write("ws://127.0.0.1:4318", "new", kind="collector")
+    (after,) = all_feeds({})
+    assert after.key == before.key
+    assert renewed(before, {}).token == "new"
+    assert not before.gone
+
+
+def test_the_token_of_a_collector_is_that_of_the_file_before_that_of_its_runtime_file(tmp_path: Path):
+    file = tmp_path / "token"
+    file.write_text("filed\n")
+    assert collector_token("http://127.0.0.1:4318", None) == ""
+    runtime_file.write("ws://127.0.0.1:4318", "local", kind="collector")
+    assert collector_token("http://localhost:4318", None) == "local"
+    assert collector_token("http://localhost:4319", None) == ""
+    assert collector_token("http://localhost:4318", str(file)) == "filed"
+
+
+@pytest.mark.parametrize("content", ["", "two words", "line\nbreak", "n\u00f6t ascii"])
+def test_what_is_no_token_is_not_shown_to_anybody(tmp_path: Path, content: str):
+    file = tmp_path / "token"
+    file.write_text(content)
+    with pytest.raises(InvalidValue, match="OTELPROGRESS_TOKEN_FILE="):
+        collector_token("http://127.0.0.1:4318", str(file))
+
+
+def test_a_token_file_that_cannot_be_read_hides_no_process(private_runtime_folder: Path):
+    runtime_file.write("ws://127.0.0.1:1", "process")
+    environ = {"OTELPROGRESS_COLLECTOR": "http://c:4318", "OTELPROGRESS_TOKEN_FILE": "/nowhere"}
+    assert [each.token for each in all_feeds(environ)] == ["process", ""]
+
+
+def test_the_names_of_this_machine_are_one_place_and_two_addresses_of_it_are_not():
+    runtime_file.write("ws://localhost:1", "local")
+    assert target_at("ws://127.0.0.1:1", environ={}).token == "local"
+    assert target_at("ws://[::1]:1", environ={}).token == ""
