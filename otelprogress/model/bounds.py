@@ -23,7 +23,7 @@ PAST_NS: Final = 10 * 366 * 86_400 * 10**9
 
 _RUN_ID: Final = re.compile(r"[0-9a-f]{32}-[0-9a-f]{16}")
 _SPAN_ID: Final = re.compile(r"[0-9a-f]{16}")
-_NUMBERS: Final = ("completed", "total", "initial", "weight", "lease_s", "stall_after_s")
+_RARE_NUMBERS: Final = ("initial", "weight", "lease_s", "stall_after_s")
 _WHOLE: Final = ("attempt", "expected_children", "folded")
 _TIMES: Final = ("start_unix_ns", "lost_evidence_unix_ns")
 
@@ -96,7 +96,14 @@ def repaired(event: Event, now_unix_ns: int, repairs: Repairs) -> Event:
 def _repair_rare(
     event: Event, time_ns: int, now_unix_ns: int, changes: dict[str, Any], repairs: Repairs
 ) -> None:
-    for name in _NUMBERS[2:]:
+    if (
+        event.initial is event.weight is event.lease_s is event.stall_after_s is None
+        and event.attempt is event.expected_children is event.folded is None
+        and event.start_unix_ns is event.lost_evidence_unix_ns is None
+        and event.step_weights is event.input_deadline_unix_ns is None
+    ):
+        return  # almost every event: most of these are said once, at the start
+    for name in _RARE_NUMBERS:
         number = getattr(event, name)
         if number is not None and not 0.0 <= number <= MAX_NUMBER:
             _forget(changes, repairs, name)

@@ -108,6 +108,15 @@ _HINTS: Final = (
     ),
     *("sk-", "sk_", "rk-", "rk_", "pk-", "pk_"),
 )
+_PLAIN_HINTS: Final = tuple(hint for hint in _HINTS if not {"_", "-"} & set(hint))
+_JOINED_HINTS: Final = tuple(hint for hint in _HINTS if {"_", "-"} & set(hint))
+
+
+def _hinted(lowered: str) -> bool:
+    for hint in _PLAIN_HINTS:
+        if hint in lowered:
+            return True
+    return ("_" in lowered or "-" in lowered) and any(hint in lowered for hint in _JOINED_HINTS)
 
 
 def redact(text: str) -> str:
@@ -116,8 +125,7 @@ def redact(text: str) -> str:
     Known are private keys, `Authorization` values, `password=…` and its relatives, passwords in URLs, JSON web
     tokens and the keys of well-known services.
     """
-    lowered = text.lower()
-    if not any(hint in lowered for hint in _HINTS):
+    if not _hinted(text.lower()):
         return text
     text = _MAYBE_AUTHORIZATION.sub(rf"\1{REDACTED}", text)
     return _SECRET_VALUE.sub(_without_the_secret, text)
