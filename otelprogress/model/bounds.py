@@ -100,7 +100,8 @@ def _repair_rare(
         event.initial is event.weight is event.lease_s is event.stall_after_s is None
         and event.attempt is event.expected_children is event.folded is None
         and event.start_unix_ns is event.lost_evidence_unix_ns is None
-        and event.step_weights is event.input_deadline_unix_ns is None
+        and event.step_weights is None
+        and event.input_deadline_unix_ns is None
     ):
         return  # almost every event: most of these are said once, at the start
     for name in _RARE_NUMBERS:
