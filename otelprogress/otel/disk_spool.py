@@ -195,7 +195,11 @@ class DiskSpool:
         found = self._folder.adopt()
         self._adopted = True
         for path in found:
-            segment = Segment.reopen(path)
+            try:
+                segment = Segment.reopen(path)
+            except OSError as error:
+                _LOG.warning("otelprogress: %s cannot be read: %s", path, error)
+                continue
             if segment is None:
                 continue
             if segment.torn:

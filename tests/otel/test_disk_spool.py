@@ -283,3 +283,80 @@ def test_a_spool_that_cannot_start_a_thread_is_written_by_whoever_tends_it(tmp_p
     assert len(files(tmp_path)) == 1
     assert spool.abandon() == 0
     assert len(spool) == 1
+
+
+NEVER_JUDGED = SpoolOwner(OWNER.application, OWNER.identity_of, lambda *_: False)
+"""As in another container with the same volume: nothing there is ever proven gone by its pid."""
+
+
+def test_where_a_process_cannot_be_judged_its_lock_decides(tmp_path: Path):
+    leaver = Leaver(tmp_path, 5, 10)
+    left_behind(tmp_path, 0, 5)
+    spool = disk_spool(tmp_path, owner=NEVER_JUDGED)
+    spool.tend(time.monotonic())
+    assert delivered(spool) == [str(n) for n in range(5)]
+    leaver.die()
+    spool.abandon()
+    again = disk_spool(tmp_path, owner=NEVER_JUDGED)
+    again.tend(time.monotonic())
+    assert delivered(again) == [str(n) for n in range(5, 10)]
+    again.abandon()
+
+
+def test_without_a_lock_file_what_cannot_be_judged_is_left_alone(tmp_path: Path):
+    left_behind(tmp_path, 0, 5)
+    (lock,) = tmp_path.rglob("lock")
+    lock.unlink()
+    spool = disk_spool(tmp_path, owner=NEVER_JUDGED)
+    spool.tend(time.monotonic())
+    assert len(spool) == 0
+    spool.abandon()
+
+
+def test_a_link_or_a_file_in_the_place_of_a_spool_is_not_followed(tmp_path: Path):
+    elsewhere = tmp_path / "elsewhere"
+    root = tmp_path / "spools"
+    left_behind(elsewhere, 0, 5)
+    root.mkdir()
+    (theirs,) = elsewhere.iterdir()
+    (root / theirs.name).symlink_to(theirs)
+    (root / f"{theirs.name}x").write_text("no folder")
+    spool = disk_spool(root)
+    spool.tend(time.monotonic())
+    assert len(spool) == 0
+    assert len(files(elsewhere)) == 1
+    spool.abandon()
+
+
+@pytest.mark.parametrize("planted", ["link", "pipe", "garbage"])
+def test_what_is_no_file_of_ours_within_a_spool_stops_nobody(tmp_path: Path, planted: str):
+    left_behind(tmp_path, 0, 5)
+    (path,) = files(tmp_path)
+    bad = path.with_name(f"{0:020d}{SUFFIX}")
+    if planted == "link":
+        bad.symlink_to("/etc/passwd")
+    elif planted == "pipe":
+        os.mkfifo(bad)
+    else:
+        bad.write_bytes(os.urandom(4096))
+    spool = disk_spool(tmp_path)
+    spool.tend(time.monotonic())
+    spool.tend(time.monotonic() + 10)
+    assert delivered(spool) == [str(n) for n in range(5)]
+    spool.abandon()
+
+
+def test_what_a_process_had_adopted_when_it_was_killed_is_adopted_again(tmp_path: Path):
+    left_behind(tmp_path, 0, 5)
+
+    def adopt_and_die() -> bool:
+        written(disk_spool(tmp_path), "5", "6")
+        os.kill(os.getpid(), signal.SIGKILL)
+        return False
+
+    assert exit_code(forked(adopt_and_die)) == -signal.SIGKILL
+    spool = disk_spool(tmp_path)
+    spool.tend(time.monotonic())
+    assert delivered(spool) == [str(n) for n in range(7)]
+    spool.abandon()
+    assert list(tmp_path.iterdir()) == []
