@@ -11,11 +11,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
 from starlette.routing import BaseRoute, WebSocketRoute
 
 from otelprogress.exceptions import InvalidValue
@@ -27,7 +29,7 @@ from otelprogress.model.rules import RuleSet, parse_rules
 from otelprogress_collector import __version__, logs
 from otelprogress_collector.api.operation_metrics import OperationMetrics
 from otelprogress_collector.api.reading import UVICORN_OPTIONS, Reading
-from otelprogress_collector.auth.admission import CollectorAdmission, token_of
+from otelprogress_collector.auth.admission import CollectorAdmission, Refusal, token_of
 from otelprogress_collector.auth.authority import AuthConfig, open_authority
 from otelprogress_collector.auth.jwt_tokens import JwtConfig
 from otelprogress_collector.auth.principal import Principal
@@ -43,7 +45,7 @@ from otelprogress_collector.auth.tokens import ensure_own_token
 from otelprogress_collector.exporters.backend import BackendConfig, parse_backends
 from otelprogress_collector.exporters.forwarder import Forwarder
 from otelprogress_collector.host import CollectorHost
-from otelprogress_collector.listening import listen
+from otelprogress_collector.listening import LoopErrors, listen
 from otelprogress_collector.maintenance import Maintenance
 from otelprogress_collector.monitor.monitor import Monitor
 from otelprogress_collector.otlp_conversion import to_protobuf
@@ -169,7 +171,6 @@ class Collector:
             admission=admission,
             ready=self._why_not_ready,
             collect=self._collect,
-            open_metrics=config.no_auth,
             limits=ServerLimits(max_feed_clients=config.max_connections, max_unauthenticated=1_024),
             server_info={"version": __version__, "kind": "collector"},
         )
@@ -192,7 +193,7 @@ class Collector:
                 limits=limits,
                 host_allowed=lambda host: admission.refusal([host] if host else [], ()) is None,
             ),
-            WebSocketRoute("/v1/worker", self.monitor.links.serve),
+            WebSocketRoute("/v1/worker", self._serve_worker),
             *self.reading.routes(),
         ]
         self._admission = admission
@@ -301,6 +302,21 @@ class Collector:
 
     async def _send_span(self, request: bytes) -> None:
         self.forwarder.submit_span(request)
+
+    async def _serve_worker(self, websocket: WebSocket) -> None:
+        """The worker link, for whom this port is: no page of another site, and nobody new at the end."""
+        server = websocket.scope.get("server")
+        refusal = self._admission.refusal(
+            websocket.headers.getlist("host"),
+            websocket.headers.getlist("origin"),
+            arrived_at=server[0] if server else None,
+        )
+        if refusal is None and self.reading.feed.draining:
+            refusal = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "The collector ends or restarts.\n")
+        if refusal is not None:
+            await websocket.send_denial_response(PlainTextResponse(refusal.text, refusal.status))
+            return
+        await self.monitor.links.serve(websocket)
 
     async def _admit_worker(self, websocket: WebSocket, token: str | None) -> Principal:
         headers = websocket.headers
@@ -452,6 +468,7 @@ def run(config: Config) -> bool:
 
 async def _run(config: Config) -> bool:
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(LoopErrors())
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)

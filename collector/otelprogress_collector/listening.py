@@ -1,15 +1,21 @@
-"""The sockets of the collector, and what is said when one cannot be had."""
+"""The sockets of the collector, and what is said when one cannot be had, or takes no more connections."""
 
 from __future__ import annotations
 
+import asyncio
 import errno
+import logging
 import shlex
 import socket
-from collections.abc import Sequence
-from typing import Final
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 from otelprogress.exceptions import ProgressError
 
+_LOG: Final = logging.getLogger("otelprogress_collector")
+_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_SAID_EVERY_S: Final = 10.0
 _BACKLOG: Final = 2048
 """All clients may come back within the same second."""
 _PORTS_TRIED: Final = 100
@@ -17,6 +23,37 @@ _PORTS_TRIED: Final = 100
 
 class PortTaken(ProgressError):
     """An address cannot be listened on; the message has a command that would work."""
+
+
+class LoopErrors:
+    """The event loop's handler of errors: that connections cannot be taken is said now and then, all else as always.
+
+    Without descriptors asyncio tries again each second, for the whole backlog, and says each time with a traceback
+    that it cannot: two thousand of them a second fill the disk that the store is on.
+
+    Args:
+        monotonic_s: the clock by which it is said again.
+    """
+
+    def __init__(self, monotonic_s: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic_s = monotonic_s
+        self._said_at_s: float | None = None
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Judge one error."""
+        error = context.get("exception")
+        if "socket" in context and isinstance(error, OSError) and error.errno in _EXHAUSTED:
+            now_s = self._monotonic_s()
+            if self._said_at_s is None or now_s - self._said_at_s >= _SAID_EVERY_S:
+                self._said_at_s = now_s
+                _LOG.error(
+                    "no connection can be taken: %s. Raise the limit of open files (ulimit -n, LimitNOFILE=)",
+                    error.strerror,
+                )
+        elif "._start_serving(" in context["message"] and isinstance(error, ValueError):
+            pass  # it wanted to try again, and the port is closed by now
+        else:
+            loop.default_exception_handler(context)
 
 
 def listen(host: str, port: int, *, setting: str, arguments: Sequence[str]) -> socket.socket:
