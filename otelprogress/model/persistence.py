@@ -244,7 +244,7 @@ def restore_runs(
     last = 0
     for encoded in dumps:
         dump = load_run(encoded)
-        run = runs[dump.id] = _run(dump, _writer(dump.writer, writers))
+        run = runs[dump.id] = _run(dump, _writer(dump.writer, intern(dump.tenant), writers))
         last = max(last, dump.start)
         if dump.parent_id is not None:
             children.append((run, dump.parent_id, dump.share))
@@ -316,12 +316,14 @@ def _run(dump: RunDump, writer: Writer) -> RunState:
     )
 
 
-def _writer(dump: WriterDump, writers: dict[str, Writer]) -> Writer:
+def _writer(dump: WriterDump, tenant: str, writers: dict[str, Writer]) -> Writer:
     """The writer of a run, one object for all its runs, as the newest of their dumps has it."""
-    key = dump.id or key_of(Writer(dump.id, dump.service, dump.process_id))
+    key = key_of(Writer(dump.id, dump.service, dump.process_id, tenant=tenant))
     writer = writers.get(key)
     if writer is None:
-        writer = writers[key] = Writer(dump.id, dump.service, dump.process_id, dump.lease_s, dump.heard_ns)
+        writer = writers[key] = Writer(
+            dump.id, dump.service, dump.process_id, dump.lease_s, dump.heard_ns, tenant=tenant
+        )
     elif dump.heard_ns > writer.heard_ns:
         writer.service, writer.process_id = dump.service, dump.process_id
         writer.lease_s, writer.heard_ns = dump.lease_s, dump.heard_ns

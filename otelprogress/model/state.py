@@ -232,6 +232,8 @@ class Writer(msgspec.Struct, gc=False):
     live: dict[str, None] = msgspec.field(default_factory=dict)
     """Ids of its live runs; a dictionary takes half the memory of a set and keeps their order."""
     lost: dict[str, None] = msgspec.field(default_factory=dict)
+    tenant: str = ""
+    """Whose process: two tenants may run the same image, and ids are what a writer says of itself."""
 
 
 class RunState(msgspec.Struct, gc=False, kw_only=True):

@@ -37,7 +37,7 @@ from otelprogress.model.rollup import propagate
 from otelprogress.model.stalls import StallWatch
 from otelprogress.model.state import RunState, Writer
 from otelprogress.model.timetable import Timetable
-from otelprogress.model.views import BaselineLookup, operation_view
+from otelprogress.model.views import BaselineLookup, identity_view, operation_view
 from otelprogress.model.writers import Writers
 
 __all__ = ["Applied", "OperationTree", "TreeLimits", "TreeStats"]
@@ -212,7 +212,7 @@ class OperationTree:
 
     def _alive(self, event: Event, now_ns: int) -> list[Applied]:
         self.stats.alive += 1
-        lease_s = self._writers.lease_s(event.writer_id)
+        lease_s = self._writers.lease_s(event.writer_id, event.tenant)
         writer = self._writers.alive(event, now_ns)
         if self._changes is not None and writer is not None and writer.lease_s != lease_s:
             for run_id in writer.live:
@@ -468,6 +468,11 @@ class OperationTree:
             return None
         return operation_view(run, now_unix_ns, steps=steps, baselines=self._baselines)
 
+    def identity(self, run_id: str) -> OperationView | None:
+        """Of a run only what filters look at (`views.identity_view`); `None`: not known. No side effects."""
+        run = self._runs.get(run_id)
+        return None if run is None or not run.spoken else identity_view(run)
+
     def touch(self, run_id: str, now_unix_ns: int) -> int:
         """Give a run that its children changed a revision of its own, before it is shown.
 
@@ -520,9 +525,9 @@ class OperationTree:
         """All runs, in order of arrival."""
         return (run.id for run in self._runs.values() if run.spoken)
 
-    def runs_of_writer(self, writer_id: str) -> Iterator[str]:
-        """The live runs of one process incarnation."""
-        return self._writers.live_runs(writer_id)
+    def runs_of_writer(self, writer_id: str, tenant: str = "") -> Iterator[str]:
+        """The live runs of one process incarnation of a tenant."""
+        return self._writers.live_runs(writer_id, tenant)
 
     def writers(self) -> Iterator[Writer]:
         """The processes that answer for a live run: when each was last heard, and what lease it gave."""

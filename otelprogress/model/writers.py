@@ -18,7 +18,7 @@ class Writers:
 
     def of(self, event: Event) -> Writer:
         """The writer of an event, made when missing; foreign writers without id by service and process."""
-        fresh = Writer(event.writer_id, event.service or "", event.process_id)
+        fresh = Writer(event.writer_id, event.service or "", event.process_id, tenant=event.tenant)
         writer = self._by_key.setdefault(key_of(fresh), fresh)
         if writer is not fresh:
             writer.service = writer.service or fresh.service
@@ -44,7 +44,7 @@ class Writers:
 
     def alive(self, event: Event, now_ns: int) -> Writer | None:
         """A writer lives, and with it all its live runs; `None`: it has none here."""
-        writer = self._by_key.get(event.writer_id) if event.writer_id else None
+        writer = self._by_id(event.writer_id, event.tenant)
         if writer is not None:
             writer.heard_ns = max(writer.heard_ns, now_ns)
             if event.lease_s is not None and 0.0 < event.lease_s <= MAX_LEASE_S:
@@ -72,19 +72,22 @@ class Writers:
         run.writer.lost.pop(run.id, None)
         self._drop_idle(run.writer)
 
-    def live_runs(self, writer_id: str) -> Iterator[str]:
+    def live_runs(self, writer_id: str, tenant: str) -> Iterator[str]:
         """Ids of the live runs of a writer, in order of arrival."""
-        writer = self._by_key.get(writer_id)
+        writer = self._by_id(writer_id, tenant)
         return iter(()) if writer is None else iter(tuple(writer.live))
 
     def answerable(self) -> Iterator[Writer]:
         """Those with a live run, in order of arrival."""
         return (writer for writer in tuple(self._by_key.values()) if writer.live)
 
-    def lease_s(self, writer_id: str) -> float | None:
+    def lease_s(self, writer_id: str, tenant: str) -> float | None:
         """The lease that a writer gave, seconds; `None`: none, or it has no run here."""
-        writer = self._by_key.get(writer_id)
+        writer = self._by_id(writer_id, tenant)
         return None if writer is None else writer.lease_s
+
+    def _by_id(self, writer_id: str, tenant: str) -> Writer | None:
+        return self._by_key.get(key_of(Writer(writer_id, tenant=tenant))) if writer_id else None
 
     def _drop_idle(self, writer: Writer) -> None:
         key = key_of(writer)
@@ -93,5 +96,7 @@ class Writers:
 
 
 def key_of(writer: Writer) -> str:
-    """What tells writers apart: their id, of foreign ones without id service and process."""
-    return writer.id or f"{writer.service}/{writer.process_id or ''}"
+    """What tells the writers of a tenant apart: their id, of foreign ones without id service and process."""
+    name = writer.id or f"{writer.service}/{writer.process_id or ''}"
+    # The name of a tenant is printable: the first NUL ends it, whatever a writer calls itself.
+    return f"{writer.tenant}\0{name}"

@@ -150,7 +150,7 @@ def test_a_dump_names_every_field_of_the_state_or_leaves_it_out_on_purpose():
     assert names(RunDump) - names(RunState) == {"parent_id", "start", "ended_at_unix_ns"}
     assert names(Plan) - names(PlanDump) == {"by_name"}
     assert names(Family) - names(FamilyDump) == {"ids"}
-    assert names(Writer) - names(WriterDump) == {"live", "lost"}
+    assert names(Writer) - names(WriterDump) == {"live", "lost", "tenant"}
 
 
 def test_every_field_comes_back_as_it_was():

@@ -14,6 +14,7 @@ import msgspec
 
 from otelprogress.model import semconv
 from otelprogress.model.events import State
+from otelprogress.model.writers import key_of
 from otelprogress_collector.monitor.closing_span import closing_request, spans_in, under_new_ids
 from otelprogress_collector.monitor.closings import HOLD_S, Closings
 from otelprogress_collector.monitor.leases import SILENT_LEASE_S, TICK_S, Heard, Leases
@@ -22,7 +23,6 @@ from otelprogress_collector.monitor.worker_links import FAREWELL_GRACE_S, GRACE_
 from otelprogress_collector.store.interface import StoreUnavailable
 
 if TYPE_CHECKING:
-    from otelprogress.model.state import Writer
     from otelprogress.model.tree import Applied
     from otelprogress_collector.host import CollectorHost
 
@@ -118,9 +118,9 @@ class Monitor:
     # --- verdicts -----------------------------------------------------------------------------------------------
 
     def _expire(self, now_s: float) -> None:
-        by_key = {_key(writer): writer for writer in self._host.hub.tree.writers()}
+        by_key = {key_of(writer): writer for writer in self._host.hub.tree.writers()}
         heard = [
-            Heard(key, writer.heard_ns, writer.lease_s, self.links.linked(writer.id))
+            Heard(key, writer.heard_ns, writer.lease_s, self.links.linked(writer.id, writer.tenant))
             for key, writer in by_key.items()
         ]
         for key in self._leases.tick(heard, now_s):
@@ -133,7 +133,7 @@ class Monitor:
         self, writer_id: str, tenant: str, detector: Detector, heard_unix_ns: int, cause: str
     ) -> None:
         self._lose(
-            list(self._host.hub.tree.runs_of_writer(writer_id)), detector, heard_unix_ns, cause, tenant
+            list(self._host.hub.tree.runs_of_writer(writer_id, tenant)), detector, heard_unix_ns, cause
         )
 
     def _lose(
@@ -142,13 +142,12 @@ class Monitor:
         detector: Detector,
         heard_unix_ns: int,
         cause: str,
-        tenant: str | None = None,
     ) -> None:
         host = self._host
         now_unix_ns = host.clock.time_unix_ns()
         for run_id in run_ids:
             view = host.hub.tree.view(run_id, now_unix_ns)
-            if view is not None and view.live and tenant in (None, view.tenant):
+            if view is not None and view.live:
                 self.stats.lost_runs += 1
                 host.submit(lost(view, detector, heard_unix_ns, cause))
 
@@ -232,17 +231,12 @@ class Monitor:
         if self._interests is None:
             return
         tree = self._host.hub.tree
-        for writer_id in self.links.connected:
-            tenant = self.links.tenant_of(writer_id) or ""
-            run_ids = list(islice(tree.runs_of_writer(writer_id), _RUNS_ASKED_FOR))
-            self.links.interest(writer_id, max(_IDLE_RATE_HZ, self._interests(tenant, run_ids)))
+        for writer_id, tenant in self.links.connected_of_tenants():
+            run_ids = list(islice(tree.runs_of_writer(writer_id, tenant), _RUNS_ASKED_FOR))
+            self.links.interest(writer_id, tenant, max(_IDLE_RATE_HZ, self._interests(tenant, run_ids)))
 
 
 _OURS: Final = frozenset({"link", "keepalive", "lease"})
-
-
-def _key(writer: Writer) -> str:
-    return writer.id or f"{writer.service}/{writer.process_id or ''}"
 
 
 def _new_span_id() -> bytes:

@@ -89,6 +89,10 @@ class Connection(Protocol):
         """Wait for the end of the TCP connection."""
 
 
+_Key = tuple[str, str]
+"""The id of a writer, and its tenant."""
+
+
 class Forbidden(Exception):
     """The token is right, and does not allow this."""
 
@@ -147,25 +151,24 @@ class WorkerLinks:
         self._lose = lose
         self._grace_s = grace_s
         self._farewell_grace_s = farewell_grace_s
-        self._writers: dict[str, _Writer] = {}
+        self._writers: dict[_Key, _Writer] = {}
 
-    def linked(self, writer_id: str) -> bool:
+    def linked(self, writer_id: str, tenant: str = "") -> bool:
         """Whether that writer's link is open, or it may still come back."""
-        return writer_id in self._writers
+        return (writer_id, tenant) in self._writers
 
     @property
     def connected(self) -> list[str]:
         """The ids of the writers that are connected now."""
-        return [writer_id for writer_id, writer in self._writers.items() if writer.connection is not None]
+        return [writer_id for writer_id, _ in self.connected_of_tenants()]
 
-    def tenant_of(self, writer_id: str) -> str | None:
-        """Whose writer that is; `None`: it is not linked."""
-        writer = self._writers.get(writer_id)
-        return None if writer is None else writer.tenant
+    def connected_of_tenants(self) -> list[_Key]:
+        """The writers that are connected now: their ids and tenants."""
+        return [key for key, writer in self._writers.items() if writer.connection is not None]
 
-    def interest(self, writer_id: str, rate_hz: float) -> None:
+    def interest(self, writer_id: str, tenant: str, rate_hz: float) -> None:
         """Tell a writer how often ticks of its runs are worth sending; told again only when that changes."""
-        writer = self._writers.get(writer_id)
+        writer = self._writers.get((writer_id, tenant))
         if writer is None or writer.connection is None or writer.rate_hz == rate_hz:
             return
         writer.rate_hz = rate_hz
@@ -199,7 +202,7 @@ class WorkerLinks:
             async with asyncio.timeout(_REGISTER_TIMEOUT_S):
                 register = registration(await _frame(websocket))
                 principal = await self._admit(websocket, register.token)
-            self._check(register, principal)
+            self._check(principal)
         except TimeoutError:
             self._refuse(connection, CloseCode.HELLO_TIMEOUT, "no register in time")
         except RemoteProtocolError as broken:
@@ -214,12 +217,9 @@ class WorkerLinks:
             connection.authenticate(WORKER_FRAME_BYTES)
             await self._serve(register, principal, websocket, connection)
 
-    def _check(self, register: Register, principal: Principal) -> None:
+    def _check(self, principal: Principal) -> None:
         if WRITE not in principal.scopes:
             raise Forbidden(f"the token lacks the scope {WRITE}")
-        known = self._writers.get(register.writer)
-        if known is not None and known.tenant != principal.tenant:
-            raise Forbidden("a writer of that id belongs to another tenant")
 
     def _refuse(self, connection: Connection, code: int, reason: str) -> None:
         self.stats.refused += 1
@@ -228,7 +228,9 @@ class WorkerLinks:
     async def _serve(
         self, register: Register, principal: Principal, websocket: WebSocket, connection: Connection
     ) -> None:
-        writer = self._writers.setdefault(register.writer, _Writer(principal.tenant))
+        # Ids are what writers say of themselves: each tenant has its own.
+        key = register.writer, principal.tenant
+        writer = self._writers.setdefault(key, _Writer(principal.tenant))
         before, writer.connection, writer.rate_hz = writer.connection, connection, 0.0
         if before is not None:
             # The writer is one process with one link: what it left behind is half open.
@@ -261,7 +263,7 @@ class WorkerLinks:
             # It lives, whatever it is: its lease has to judge it.
             self._refuse(connection, broken.code, str(broken))
             if writer.connection is connection:
-                del self._writers[register.writer]
+                del self._writers[key]
         except WebSocketDisconnect:
             end = await connection.ended()
             if writer.connection is connection:
@@ -291,7 +293,7 @@ class WorkerLinks:
             self.stats.ended_without_farewell += 1
 
         def judge() -> None:
-            del self._writers[writer_id]
+            del self._writers[writer_id, writer.tenant]
             cause = "the process ended with it open" if farewell else _cause(writer, end)
             self._lose(writer_id, writer.tenant, detector, evidence_unix_ns, cause)
 

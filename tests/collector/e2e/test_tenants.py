@@ -32,9 +32,6 @@ from tests.waiting import aeventually, eventually
 T = TypeVar("T")
 CANARY = "canary"
 """Stands in every text of the tenant whose progress is asked for."""
-writers_of_tenants_are_one = pytest.mark.xfail(
-    strict=True, reason="writers are known by what they call themselves, without their tenant"
-)
 EVERY_SCOPE = f"{READ} {WRITE} {CONTROL}"
 
 
@@ -339,7 +336,6 @@ async def test_a_worker_link_of_another_says_nothing_for_her_writer(both: Both):
     assert (await beside(state_of, both, both.hers, both.red))["state"] == "running"
 
 
-@writers_of_tenants_are_one
 async def test_the_silence_of_one_tenants_process_is_not_that_of_anothers(both: Both):
     """Both run the same image: the same service, the same number of the process, and a writer that names itself no further."""
     hers = Writer(f"{CANARY} container", **{"process.pid": 1})
@@ -357,7 +353,6 @@ async def test_the_silence_of_one_tenants_process_is_not_that_of_anothers(both: 
     assert (await beside(state_of, both, hers, both.red))["state"] == "running"
 
 
-@writers_of_tenants_are_one
 async def test_nobody_keeps_a_process_of_another_tenant_alive(both: Both):
     hers, his = Writer(f"{CANARY} silent"), Writer()
 

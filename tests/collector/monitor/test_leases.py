@@ -133,4 +133,4 @@ def test_nobody_is_named_before_a_whole_lease_of_watched_silence_has_passed(step
         if speaks:
             heard, silent_s = heard + 1, 0.0
         if leases.tick([Heard("w", heard, lease_s, linked=False)], now_s):
-            assert silent_s > lease_s
+            assert silent_s >= lease_s * (1 - 1e-9)  # the two add up the same steps in another order
