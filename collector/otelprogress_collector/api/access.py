@@ -72,6 +72,16 @@ class Access:
             raise Problem(refusal.status, refusal.text.strip(), headers=headers)
         return token
 
+    def is_good(self, token: str | None) -> bool:
+        """Whether a token, for which the authority was prepared, is anybody's who may read."""
+        if token is None:
+            return False
+        try:
+            principal = self.authority.judge(token, self.clock.time_unix_ns() / 1e9)
+        except Denied:
+            return False
+        return READ in principal.scopes and not self.authority.revoked(principal)
+
     async def reader(self, scope: Scope) -> Principal:
         """Who sends this HTTP request, which wants to read.
 

@@ -201,10 +201,14 @@ class Feed:
         if connection is None:
             raise RuntimeError("the feed needs uvicorn with ws=CollectorWebSocket")
         await receive()
-        address = scope["client"][0] if scope.get("client") else ""
+        address: str | None = scope["client"][0] if scope.get("client") else ""
         try:
             token = self._admit(scope)
-            if not self._doorstep.enter(address):
+            await self._access.authority.prepare(token)
+            # Who shows a good token with the request does not stand in a queue of strangers.
+            if self._access.is_good(token):
+                address = None
+            elif address is not None and not self._doorstep.enter(address):
                 raise busy("too many connections have shown no token yet", 1)
         except Problem as refused:
             self.stats.refused += 1
@@ -212,16 +216,15 @@ class Feed:
             return
         reader: FeedReader | None = None
         try:
-            await self._access.authority.prepare(token)
             await send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL})
             connection.forget_handshake()
             reader = self._open(connection, token)
             await self._converse(reader, address, receive)
         finally:
-            if reader is None or not reader.authenticated:
-                self._doorstep.leave(address)
-            else:
+            if reader is not None and reader.authenticated:
                 self._known -= 1
+            elif address is not None:
+                self._doorstep.leave(address)
             if reader is not None:
                 self._delivery.remove(reader)
                 self._readers.discard(reader)
@@ -272,7 +275,7 @@ class Feed:
         reader.plan(now_s)
         return reader
 
-    async def _converse(self, reader: FeedReader, address: str, receive: Receive) -> None:
+    async def _converse(self, reader: FeedReader, address: str | None, receive: Receive) -> None:
         clock = self._host.clock
         while (message := await receive())["type"] != "websocket.disconnect":
             frame = _frame_of(message)
@@ -287,7 +290,8 @@ class Feed:
                 _LOG.exception("a feed connection failed")
                 reader.fail()
             if reader.authenticated and not known_before:
-                self._doorstep.leave(address)
+                if address is not None:
+                    self._doorstep.leave(address)
                 self._known += 1
                 reader.connection.authenticate(self.limits.max_client_frame_bytes)
                 if self.client_count > self.limits.max_feed_clients:

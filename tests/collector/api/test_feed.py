@@ -269,9 +269,13 @@ def test_connections_that_show_no_token_cannot_pile_up():
     with serving(doorstep=Doorstep(per_address=3)) as server, contextlib.ExitStack() as stack:
         waiting = [stack.enter_context(dial(server, token=None)) for _ in range(3)]
         assert refused_status(server, token=None) == HTTPStatus.SERVICE_UNAVAILABLE
+        # Who shows a good token with the request does not wait behind strangers, who shows a wrong one does.
+        with dial(server) as known:
+            assert hello(known)["type"] == "welcome"
+        assert refused_status(server, token="wrong") == HTTPStatus.SERVICE_UNAVAILABLE
         hello(waiting[0], token=TOKEN)
-        with dial(server) as fourth:
-            assert hello(fourth)["type"] == "welcome"
+        with dial(server, token=None) as fourth:
+            assert hello(fourth, token=TOKEN)["type"] == "welcome"
         waiting[1].close()
         with dial(server, token=None):
             pass
