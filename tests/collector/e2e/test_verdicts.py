@@ -77,7 +77,7 @@ def test_an_app_shows_up_in_watch_is_killed_and_is_lost_with_its_cause_and_its_s
         with CollectorProcess(tmp_path / "data", "--export-otlp", backend.url) as collector:
             with PtyProgram([*CLI, "watch"]) as watch, program(OTELPROGRESS_COLLECTOR=collector.url) as app:
                 watch.wait_for(lambda screen: "load" in screen.text and "nightly" in screen.text)
-                linked(collector)
+                linked(collector, app)
                 app.process.kill()
                 app.process.wait()
                 watch.wait_for(lambda screen: "lost" in screen.text.lower())
@@ -97,7 +97,7 @@ def test_an_app_shows_up_in_watch_is_killed_and_is_lost_with_its_cause_and_its_s
 def test_a_forked_child_that_outlives_it_changes_nothing_of_that(tmp_path):
     with CollectorProcess(tmp_path / "data") as collector:
         with program("fork", OTELPROGRESS_COLLECTOR=collector.url) as app:
-            linked(collector)
+            linked(collector, app)
             [child] = psutil.Process(app.process.pid).children()
             app.process.kill()
             app.process.wait()
@@ -127,8 +127,9 @@ def counted(collector: CollectorProcess, app: Program) -> float:
     return step.get("completed", 0.0) if step.get("name") == "load" else 0.0
 
 
-def linked(collector: CollectorProcess) -> None:
-    """Its link stands: from here on its death is seen by its end."""
+def linked(collector: CollectorProcess, app: Program) -> None:
+    """It was heard, and its link stands: from here on its death is seen by its end."""
+    eventually(lambda: counted(collector, app), 30)
     eventually(lambda: b"collector_workers 1" in collector.get("/metrics"), 30)
 
 
@@ -144,8 +145,7 @@ def goes_on(collector: CollectorProcess, app: Program, timeout_s: float = 30) ->
 
 def stop_for(collector: CollectorProcess, app: Program, seconds: float) -> None:
     """Stopped as by a debugger, and looked at all the time."""
-    eventually(lambda: counted(collector, app), 30)
-    linked(collector)
+    linked(collector, app)
     os.kill(app.process.pid, signal.SIGSTOP)
     stands_still(collector, app)
     with pytest.raises(AssertionError):
@@ -174,7 +174,7 @@ def test_a_worker_goes_on_through_a_restart_of_the_collector(tmp_path):
             collector.kill()
             collector.start()
             eventually(lambda: counted(collector, app) > before, 30)
-            linked(collector)
+            linked(collector, app)
             goes_on(collector, app)
             app.process.kill()
             eventually(lambda: seen(collector, app.run_id)["state"] == "lost")
