@@ -362,7 +362,7 @@ class Hub:
 
     def _facts(self, run: _Run) -> Facts | None:
         if run.facts is None:
-            view = self.tree.view(run.run_id, 0)
+            view = self.tree.identity(run.run_id)
             if view is None:
                 return None
             run.facts = facts_of(view, tuple(self.tree.ancestors(run.run_id)))
