@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 from bench import otlp_bodies, served
 from bench.otlp_load import Connection, requests_per_s
 from bench.rows import Effort, Row, row
+from bench.served import Served
 
 CONNECTIONS = 16
 DURATION_S = 5.0
@@ -26,17 +28,28 @@ RECORDS = otlp_bodies.RECORDS
 Bodies = Callable[[], Iterator[bytes]]
 
 
+class Rate(NamedTuple):
+    """Records of one contestant."""
+
+    per_s: float
+    per_cpu_s: float
+    """Per second of CPU that its process took: what is left where others use the core."""
+
+
 def run(effort: Effort) -> list[Row]:
     """Our SDK's records, foreign ones, ticks, and spans that are forwarded."""
     served.take_load_core()
     rounds = 1 if effort.scale < 1 else 5
     with tempfile.TemporaryDirectory(prefix="otelprogress-bench-ingest-") as folder, ExitStack() as stack:
         bench = _Bench(Path(folder), effort, stack)
-        samples: dict[str, list[float]] = {}
+        samples: dict[str, list[Rate]] = {}
         for _ in range(rounds):
             for name, measure in bench.contestants().items():
                 samples.setdefault(name, []).append(measure())
-    found = {name: median(values) for name, values in samples.items()}
+    found = {
+        name: Rate(median(one.per_s for one in rates), median(one.per_cpu_s for one in rates))
+        for name, rates in samples.items()
+    }
     return [
         _row("our SDK's durable records to state and log", found["own"], found["rotel logs"], 150_000),
         _row("our SDK's ticks to state", found["ticks"], found["rotel logs"], 150_000),
@@ -51,28 +64,30 @@ def run(effort: Effort) -> list[Row]:
         row(
             "P8",
             "the load generator alone, against a bare asyncio server",
-            found["generator"],
+            found["generator"].per_s,
             "record/s",
             "our SDK's durable records",
-            found["own"],
+            found["own"].per_s,
             target="≥ 2 times what is measured",
-            met=found["generator"] >= 2 * max(found["own"], found["foreign"], found["spans"]),
+            met=found["generator"].per_s
+            >= 2 * max(found[name].per_s for name in ("own", "foreign", "spans")),
         ),
     ]
 
 
 def _row(
-    what: str, measured: float, peer_measured: float, target: int, *, peer: str = "rotel, discarding them"
+    what: str, measured: Rate, peer_measured: Rate, target: int, *, peer: str = "rotel, discarding them"
 ) -> Row:
+    each = f"{measured.per_cpu_s:,.0f} to {peer_measured.per_cpu_s:,.0f} per second of CPU"
     return row(
         "P8",
-        what,
-        measured,
+        f"{what} ({each})",
+        measured.per_s,
         "record/s",
         peer,
-        peer_measured,
+        peer_measured.per_s,
         target=f"≥ {target // 1000} k/s",
-        met=measured >= target,
+        met=measured.per_s >= target,
     )
 
 
@@ -86,16 +101,16 @@ class _Bench:
         self._foreign = [otlp_bodies.foreign(events) for events in story]
         self._spans = otlp_bodies.spans()
         self._numbers = itertools.count()
-        self._collector = stack.enter_context(served.collector(folder)).port
+        self._collector = stack.enter_context(served.collector(folder))
         self._sink = stack.enter_context(served.peer(folder, "sink", on_load_core=True)).port
         self._forwarding = stack.enter_context(
             served.collector(folder, "--export-otlp", f"http://127.0.0.1:{self._sink}")
-        ).port
-        self._rotel = stack.enter_context(served.rotel(folder)).port
-        self._rotel_forwarding = stack.enter_context(served.rotel(folder, forward_to=self._sink)).port
-        self._bare = stack.enter_context(served.peer(folder, "sink")).port
+        )
+        self._rotel = stack.enter_context(served.rotel(folder))
+        self._rotel_forwarding = stack.enter_context(served.rotel(folder, forward_to=self._sink))
+        self._bare = stack.enter_context(served.peer(folder, "sink"))
 
-    def contestants(self) -> dict[str, Callable[[], float]]:
+    def contestants(self) -> dict[str, Callable[[], Rate]]:
         """Records a second of each."""
         return {
             "own": lambda: self._rate(self._collector, "logs", self._copies(self._own)),
@@ -107,22 +122,27 @@ class _Bench:
             "generator": lambda: self._rate(self._bare, "logs", self._copies(self._own)),
         }
 
-    def _rate(self, port: int, signal: str, bodies: Bodies) -> float:
-        return RECORDS * requests_per_s(
-            port,
+    def _rate(self, server: Served, signal: str, bodies: Bodies) -> Rate:
+        cpu_s, began_s = server.cpu_s(), time.perf_counter()
+        per_s = RECORDS * requests_per_s(
+            server.port,
             f"/v1/{signal}",
             bodies,
             connections=CONNECTIONS,
             warm_up_s=WARM_UP_S,
             duration_s=self._effort.scale * DURATION_S,
         )
+        # Of the same stretch, warm-up included: the counter of the system is too coarse for less.
+        share = (server.cpu_s() - cpu_s) / (time.perf_counter() - began_s)
+        return Rate(per_s, per_s / share if share else 0.0)
 
-    def _forwarded(self, port: int) -> float:
-        """Records a second that were answered and have arrived at the sink: what is only queued does not count."""
+    def _forwarded(self, server: Served) -> Rate:
+        """Records that were answered and have arrived at the sink: what is only queued does not count."""
         before, began_s = self._taken_bytes(), time.perf_counter()
-        answered = self._rate(port, "traces", lambda: itertools.repeat(self._spans))
+        answered = self._rate(server, "traces", lambda: itertools.repeat(self._spans))
         arrived = (self._taken_bytes() - before) / len(self._spans) / (time.perf_counter() - began_s)
-        return min(answered, RECORDS * arrived)
+        kept = min(1.0, RECORDS * arrived / answered.per_s)
+        return Rate(answered.per_s * kept, answered.per_cpu_s * kept)
 
     def _taken_bytes(self) -> int:
         with urllib.request.urlopen(f"http://127.0.0.1:{self._sink}/") as answer:
@@ -134,7 +154,7 @@ class _Bench:
 
     def _ticks(self) -> Iterator[bytes]:
         number = next(self._numbers)
-        first = Connection(self._collector, "/v1/logs")
+        first = Connection(self._collector.port, "/v1/logs")
         first.post(otlp_bodies.started(RECORDS, number))
         first.close()
         return itertools.repeat(otlp_bodies.ticks(number))

@@ -109,45 +109,43 @@ def copies(templates: Sequence[bytes]) -> Iterator[bytes]:
             yield template.replace(_TRACE, trace)
 
 
-def started(count: int, number: int) -> bytes:
-    """The starts of `count` operations that go on living, with a step; `number` tells requests apart."""
+def started(count: int, number: int, *, plain: bool = False) -> bytes:
+    """The starts of `count` operations that go on living.
+
+    Args:
+        count: of them.
+        number: tells requests apart.
+        plain: a name and counts only; else also a title, a label and two planned steps, of which one is under way.
+    """
     now = time.time_ns()
-    events = [
-        Event(
-            kind=kind,
-            run_id=f"{number + 1:032x}-{index + 1:016x}",
-            time_unix_ns=now,
-            writer_id=f"writer {number:x}",
-            sequence=sequence,
-            **said,  # type: ignore[arg-type]  # fields of an event
-        )
-        for index in range(count)
-        for sequence, (kind, said) in enumerate(
-            (
-                (
-                    semconv.OPERATION_STARTED,
-                    {
-                        "name": "nightly load",
-                        "title": "Load of the night",
-                        "parent_span_id": "",
-                        "label": f"job {index}",
-                        "steps": ("extract", "load"),
-                    },
-                ),
-                (
-                    semconv.STEP_STARTED,
-                    {
-                        "step_name": "extract",
-                        "step_index": 0,
-                        "completed": 10.0,
-                        "total": 100.0,
-                        "unit": "{row}",
-                    },
-                ),
+    counts = {"completed": 10.0, "total": 100.0, "unit": "{row}"}
+    more = {} if plain else {"title": "Load of the night", "steps": ("extract", "load")}
+    step = {} if plain else {"step_name": "extract", "step_index": 0}
+    events = []
+    for index in range(count):
+        said = {
+            "run_id": f"{number + 1:032x}-{index + 1:016x}",
+            "time_unix_ns": now,
+            "writer_id": f"writer {number:x}",
+            **({} if plain else {"label": f"job {index}"}),
+        }
+        events += [
+            Event(
+                kind=semconv.OPERATION_STARTED,
+                name="nightly load",
+                parent_span_id="",
+                sequence=1,
+                **more,  # type: ignore[arg-type]  # fields of an event
+                **said,  # type: ignore[arg-type]
             ),
-            1,
-        )
-    ]
+            Event(
+                kind=semconv.OPERATION_PROGRESSED if plain else semconv.STEP_STARTED,
+                sequence=None if plain else 2,
+                **step,  # type: ignore[arg-type]
+                **counts,  # type: ignore[arg-type]
+                **said,  # type: ignore[arg-type]
+            ),
+        ]
     return own(events)
 
 
