@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,24 @@ from tests.collector.collecting import CollectorProcess
 from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[3]
-PRODUCERS, SENDERS = 10, 20
-CONSUMERS, CLIENTS = 2, 10
+
+
+@dataclass(frozen=True)
+class Load:
+    """Processes of senders, and processes of clients."""
+
+    producers: int
+    senders: int
+    consumers: int
+    clients: int
+
+    @property
+    def runs(self) -> int:
+        return self.producers * self.senders
+
+
+FULL = Load(producers=10, senders=20, consumers=2, clients=10)
+SMALL = Load(producers=3, senders=40, consumers=1, clients=8)
 UNANSWERED = 100
 """Requests that are under way, at least, when the collector is killed."""
 BETWEEN = 200
@@ -45,11 +62,10 @@ def run_process(module: str, *arguments: str) -> subprocess.Popen[str]:
 
 
 def kill_under_load(
-    collector: CollectorProcess, counters: Path, *, kills: int, seed: int
+    collector: CollectorProcess, counters: Path, load: Load, *, kills: int, seed: int
 ) -> tuple[dict, list]:
     """How many events of each run were accepted, and what each client saw."""
-    counters.write_bytes(bytes(NUMBERS.size * PRODUCERS))
-    runs = PRODUCERS * SENDERS
+    counters.write_bytes(bytes(NUMBERS.size * load.producers))
 
     def numbers() -> tuple[int, int]:
         found = list(NUMBERS.iter_unpack(counters.read_bytes()))
@@ -60,19 +76,19 @@ def kill_under_load(
             "killed_consumer",
             f"ws://127.0.0.1:{collector.http_port}",
             collector.token,
-            str(CLIENTS),
-            str(runs),
+            str(load.clients),
+            str(load.runs),
             str(seed + 1000 * number),
         )
-        for number in range(CONSUMERS)
+        for number in range(load.consumers)
     ]
     producers: list[subprocess.Popen[str]] = []
     try:
         for consumer in consumers:
             assert consumer.stdout.readline() == "watching\n"
         producers = [
-            run_process("killed_producer", collector.url, str(number), str(SENDERS), str(counters))
-            for number in range(PRODUCERS)
+            run_process("killed_producer", collector.url, str(number), str(load.senders), str(counters))
+            for number in range(load.producers)
         ]
         rng = random.Random(seed)
         answered = 0
@@ -129,11 +145,11 @@ def violations(accepted: dict[str, int], seen: list[dict]) -> list[str]:
     return found
 
 
-def check_kills(tmp_path: Path, *, kills: int, seed: int) -> None:
+def check_kills(tmp_path: Path, load: Load, *, kills: int, seed: int) -> None:
     with CollectorProcess(tmp_path / "data", OTELPROGRESS_COLLECTOR_GRPC="false") as collector:
-        accepted, seen = kill_under_load(collector, tmp_path / "counters", kills=kills, seed=seed)
-        assert len(accepted) == PRODUCERS * SENDERS
-        assert len(seen) == CONSUMERS * CLIENTS
+        accepted, seen = kill_under_load(collector, tmp_path / "counters", load, kills=kills, seed=seed)
+        assert len(accepted) == load.runs
+        assert len(seen) == load.consumers * load.clients
         print(f"{sum(accepted.values())} durable events accepted")
         assert violations(accepted, seen) == []
     assert "Traceback" not in collector.log.read_text()
@@ -141,13 +157,13 @@ def check_kills(tmp_path: Path, *, kills: int, seed: int) -> None:
 
 @pytest.mark.timeout(400)
 def test_kills_under_load_lose_nothing_and_double_nothing(tmp_path: Path, seed: int):
-    check_kills(tmp_path, kills=4, seed=seed)
+    check_kills(tmp_path, SMALL, kills=4, seed=seed)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_twenty_kills_under_load_lose_nothing_and_double_nothing(tmp_path: Path, seed: int):
-    check_kills(tmp_path, kills=20, seed=seed)
+    check_kills(tmp_path, FULL, kills=20, seed=seed)
 
 
 @pytest.mark.timeout(400)
@@ -156,5 +172,5 @@ def test_without_deduplication_the_same_kills_are_caught(tmp_path: Path, seed: i
     collector = CollectorProcess(tmp_path / "data", OTELPROGRESS_COLLECTOR_GRPC="false")
     collector.module = "tests.collector.e2e.forgetful_collector"
     with collector:
-        accepted, seen = kill_under_load(collector, tmp_path / "counters", kills=2, seed=seed)
+        accepted, seen = kill_under_load(collector, tmp_path / "counters", SMALL, kills=2, seed=seed)
         assert any("doubled" in one for one in violations(accepted, seen))
