@@ -67,8 +67,10 @@ if TYPE_CHECKING:
     from otelprogress_collector.receivers.intake import Encoding, Intake, Signal
 
 _LOG: Final = logging.getLogger("otelprogress_collector")
-DRAIN_S: Final = 5.0
-"""How long clients may take to go once the collector ends; queues for backends have as long again."""
+DRAIN_S: Final = 3.0
+"""How long clients may take to go once the collector ends."""
+EXPORT_DRAIN_S: Final = 2.0
+"""How long backends have after that for what is queued; on disk the rest waits for the next start."""
 _REPEATED: Final = ("authorization", "sec-websocket-protocol")
 
 
@@ -210,7 +212,12 @@ class Collector:
 
     def _prepare_folder(self) -> None:
         if self.config.durability != "memory" or not self.config.no_auth:
-            self.config.data_path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            try:
+                self.config.data_path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            except OSError as error:
+                raise InvalidValue(
+                    f"data_dir {self.config.data_path} cannot be used: {error.strerror}"
+                ) from error
 
     def _auth(self) -> AuthConfig:
         config = self.config
@@ -239,7 +246,7 @@ class Collector:
             **UVICORN_OPTIONS,
             lifespan="off",
             log_config=None,
-            timeout_graceful_shutdown=2,
+            timeout_graceful_shutdown=1,
             backlog=2048,
         )
         settings.load()
@@ -370,16 +377,19 @@ class Collector:
         self._starting = True
         if self._runtime_path is not None:
             runtime_file.remove(self._runtime_path)
+        leaving = [self.reading.drain(DRAIN_S)]
         if self.config.grpc:
-            await self._grpc.stop(1.0)
-        await self.reading.drain(DRAIN_S)
+            leaving.append(self._grpc.stop(1.0))
+        await asyncio.gather(*leaving)
         await self.monitor.close()
+        # Requests that are cut now are no news.
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         self._http.should_exit = True
         await self._serving
         await self.reading.stop()
         await self.maintenance.close()
         await self.host.close()
-        await self.forwarder.stop(DRAIN_S)
+        await self.forwarder.stop(EXPORT_DRAIN_S)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

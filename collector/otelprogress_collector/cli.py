@@ -77,7 +77,7 @@ def serve(
     ] = False,
     no_auth: Annotated[bool, typer.Option("--no-auth", help="No tokens at all; on loopback only.")] = False,
     insecure: Annotated[
-        bool, typer.Option("--insecure", help="Allow another address than loopback without TLS or tokens.")
+        bool, typer.Option("--insecure", help="Allow another address than loopback without TLS.")
     ] = False,
 ) -> None:
     """Run the collector until SIGTERM or Ctrl-C."""

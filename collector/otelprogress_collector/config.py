@@ -79,9 +79,7 @@ class Config(BaseSettings):
     tls_client_ca_file: str | None = Field(
         None, description="CA of client certificates; with it they are required."
     )
-    insecure: bool = Field(
-        False, description="Allow another address than loopback without TLS or without tokens."
-    )
+    insecure: bool = Field(False, description="Allow another address than loopback without TLS.")
 
     # What it keeps.
     data_dir: str = Field(

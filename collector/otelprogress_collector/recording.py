@@ -27,6 +27,8 @@ TICKED_PER_CYCLE: Final = 2_000
 BASELINE_KEPT_NS: Final = 60_000_000_000
 BASELINES_PER_CYCLE: Final = 16
 MAX_BASELINES: Final = 10_000
+MAX_NUMBERS: Final = 100_000
+"""Slugs whose last number is known; the longest unused begins again at 1 once it was forgotten."""
 _START: Final = "/start"
 """Among the numbers of handles (no slug has a slash): how often this store was started with."""
 _STEP_ENDED: Final = semconv.STEP_ENDED.removeprefix(semconv.PREFIX)
@@ -48,7 +50,7 @@ class Baselines:
         """What is known; what is not, or has grown old, is read with the next cycle."""
         key = (tenant, name, step_name)
         read_at, found = self._known.get(key, (0, None))
-        if self._now_unix_ns - read_at >= BASELINE_KEPT_NS:
+        if self._now_unix_ns - read_at >= BASELINE_KEPT_NS and len(self._wanted) < MAX_BASELINES:
             self._wanted[key] = None
         return found
 
@@ -72,12 +74,14 @@ class Numbers:
     """The numbers of handles, by slug; what was given since the last batch is written with the next."""
 
     def __init__(self, given: dict[str, int]) -> None:
-        self._given = given
+        self._given = dict(list(given.items())[-MAX_NUMBERS:])
         self.changed: dict[str, int] = {}
 
     def __call__(self, front: str) -> int:
         """The next number of a slug."""
-        number = self._given.get(front, 0) + 1
+        number = self._given.pop(front, 0) + 1
+        if len(self._given) >= MAX_NUMBERS:
+            del self._given[next(iter(self._given))]
         self._given[front] = self.changed[front] = number
         return number
 

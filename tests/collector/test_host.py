@@ -10,7 +10,7 @@ import pytest
 from otelprogress.feed.clock import ManualClock
 from otelprogress.model.events import State
 from otelprogress_collector.host import CollectorHost, Overloaded
-from otelprogress_collector.recording import open_hub
+from otelprogress_collector.recording import Numbers, open_hub
 from otelprogress_collector.store.interface import Batch, Opened, StoreUnavailable
 from otelprogress_collector.store.memory import MemoryStore
 from tests.model.saying import T0, S, Saying
@@ -277,3 +277,12 @@ async def test_a_bug_in_a_cycle_ends_the_host_rather_than_let_memory_and_log_dif
     with pytest.raises(StoreUnavailable):
         await one.host.accept([Saying(3).started()], 100)
     assert "started again" in caplog.text
+
+
+def test_the_numbers_of_handles_of_names_without_end_take_no_memory_without_end(monkeypatch):
+    monkeypatch.setattr("otelprogress_collector.recording.MAX_NUMBERS", 3)
+    numbers = Numbers({"old": 7, "kept": 4})
+    assert [numbers("kept"), numbers("a"), numbers("b"), numbers("kept")] == [5, 1, 1, 6]
+    numbers("c")
+    assert len(numbers._given) == 3
+    assert (numbers("kept"), numbers("old")) == (7, 1)

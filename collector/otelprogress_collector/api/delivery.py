@@ -137,6 +137,8 @@ class Delivery:
     def add(self, reader: Reader) -> None:
         """Give it a turn with every change."""
         self._readers[reader] = None
+        if len(self._readers) == 1:
+            self._wake.set()
 
     def remove(self, reader: Reader) -> None:
         """Forget it."""
@@ -168,6 +170,12 @@ class Delivery:
         heapq.heappush(self._due, (reader.due_s, next(self._order), reader))
 
     def _set_timer(self, now_s: float) -> None:
+        if not self._readers:
+            # Nobody to look at: whoever comes wakes this up.
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            return
         at_s = min(self._due[0][0], self._sweep_at_s) if self._due else self._sweep_at_s
         if self._timer is not None:
             self._timer.cancel()

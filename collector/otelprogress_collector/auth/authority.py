@@ -49,7 +49,8 @@ def open_authority(
         return OpenAuthority()
     if config.tokens_file is None and not config.jwt:
         raise InvalidValue(
-            "nobody could get in: give a file of tokens or an issuer of JWTs, or say --no-auth"
+            "nobody could get in: make a token with `otelprogress-collector token create NAME`, or name an issuer of "
+            "JWTs; on loopback --no-auth would do"
         )
     issuers = [one.issuer for one in config.jwt]
     if len(set(issuers)) != len(issuers):

@@ -121,8 +121,17 @@ class Forwarder:
         known = {
             self._directory / config.name / signal for config in self._backends for signal in config.signals
         }
-        for path in sorted({segment.parent for segment in self._directory.glob("*/*/*.segment")} - known):
-            _LOG.warning("%s holds requests for a backend that is not configured: they are kept there", path)
+        left: dict[Path, int] = {}
+        for segment in self._directory.glob("*/*/*.segment"):
+            size_bytes = segment.stat().st_size
+            if segment.parent not in known and size_bytes:
+                left[segment.parent] = left.get(segment.parent, 0) + size_bytes
+        for path, size_bytes in sorted(left.items()):
+            _LOG.warning(
+                "%s holds %d bytes for a backend that is not configured: they are kept there",
+                path,
+                size_bytes,
+            )
 
     # --- what receivers and the monitor call ----------------------------------------------------------------
 

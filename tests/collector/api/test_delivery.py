@@ -230,6 +230,17 @@ async def test_times_that_move_all_the_time_do_not_pile_up(host: FakeHost, deliv
     assert len(delivery._due) == 0
 
 
+async def test_with_nobody_to_look_at_nothing_wakes_and_the_first_who_comes_is_looked_at_again(
+    host: FakeHost, delivery: Delivery, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(delivery_module, "SWEEP_S", 0.01)
+    await aeventually(lambda: delivery._timer is None)
+    reader = Recorder(delivery)
+    await aeventually(lambda: delivery._timer is not None)
+    delivery.remove(reader)
+    await aeventually(lambda: delivery._timer is None)
+
+
 async def test_one_that_left_gets_no_turn_and_is_not_looked_at(host: FakeHost, delivery: Delivery):
     gone, other = Recorder(delivery), Recorder(delivery)
     now_s = host.clock.monotonic_s()

@@ -288,7 +288,7 @@ async def test_what_waits_for_a_backend_that_is_gone_is_kept_and_said(tmp_path, 
         await forwarder.accept("traces", b"x", "protobuf")
     async with forwarding(backend(http, name="here"), data_dir=tmp_path):
         pass
-    assert "forward/gone/traces holds requests for a backend that is not configured" in caplog.text
+    assert "forward/gone/traces holds 26 bytes for a backend that is not configured" in caplog.text
     assert left_on_disk(tmp_path, "gone").entries == 1
 
 
