@@ -42,7 +42,7 @@ format: install ## let ruff write
 	$(BIN)/ruff format .
 
 bench: install ## the speed table, peers in the same run
-	$(BIN)/python -m bench loop calls processor latency import --json bench/results/latest.json
+	$(BIN)/python -m bench loop calls processor latency import ingest fanout memory restart verdict endtoend --json bench/results/latest.json
 
 clean:         ## forget everything that was built
 	rm -rf $(VENV) .venv-phoenix dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
