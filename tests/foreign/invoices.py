@@ -92,7 +92,7 @@ async def _follow(collector: Collector, program: Program) -> None:
         check_events(seen, f"{trace_id}-{span_id}")
         views = await operations(collector, trace_id=trace_id)
         check_after_it_ran(views, span_id)
-        assert [view.id for view in await client.list(roots=False)] == [view.id for view in views]
+        assert {view.id for view in await client.list(roots=False)} == {view.id for view in views}
         check_after_it_ran([await client.get(view.id) for view in views], span_id)
 
 
@@ -106,7 +106,11 @@ def check_while_it_runs(root: OperationView, span_id: str) -> None:
 
 
 def check_after_it_ran(views: list[OperationView], span_id: str) -> None:
-    root, first, second = views
+    assert len(views) == len(TRACE)
+    # JavaScript counts milliseconds: the two batches may have started at the same time.
+    [root] = [view for view in views if view.parent_id is None]
+    [first] = [view for view in views if view.name == "send batch" and view.state is State.SUCCEEDED]
+    [second] = [view for view in views if view.name == "send batch" and view.state is State.FAILED]
     assert (root.id[33:], root.state, root.ratio) == (span_id, State.SUCCEEDED, 1.0)
     assert (root.incomplete, root.dropped, root.warnings) == (False, 0, 1)
     fetch, send = root.steps
@@ -114,13 +118,9 @@ def check_after_it_ran(views: list[OperationView], span_id: str) -> None:
     assert (fetch.unit, fetch.counters) == ("{invoice}", {"rejected": 2.5})
     assert (send.name, send.state) == ("send", StepState.SUCCEEDED)
     assert (root.children.succeeded, root.children.failed) == (1, 1)
-    assert (first.name, first.state, first.parent_id) == ("send batch", State.SUCCEEDED, root.id)
+    assert first.parent_id == second.parent_id == root.id
     assert first.step.completed == 7
-    assert (second.state, second.error_type, second.error_message) == (
-        State.FAILED,
-        "RangeError",
-        "no stamp left",
-    )
+    assert (second.error_type, second.error_message) == ("RangeError", "no stamp left")
     assert first.parent_step_index == second.parent_step_index == 1
 
 
