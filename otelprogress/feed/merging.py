@@ -5,6 +5,8 @@ gone. Each is shown once:
 
 - The collector's word counts, as soon as it has caught up with what the process has said: from then on the process is
   not heard about that run. So no verdict about a process that ended can contradict a collector that knows better.
+- A verdict of the reader itself, that a process is gone, is a guess: it is given only of what is shown as running, and
+  never after a collector's outcome. One that the collector comes to as well is not told a second time.
 - Durable events come once, whoever says them first. They are told by run, kind, step and the writer's time: both have
   them from the same writer.
 - Where the collector cannot be reached, the process is heard again, from the first event on that the collector has not
@@ -27,7 +29,10 @@ DURABLE_KINDS: Final = frozenset(kind.removeprefix(semconv.PREFIX) for kind in s
 _ENDED: Final = semconv.OPERATION_ENDED.removeprefix(semconv.PREFIX)
 _CONCLUDED: Final = frozenset({_ENDED, semconv.OPERATION_STATE_CHANGED.removeprefix(semconv.PREFIX)})
 _SNAPSHOT: Final = "snapshot"
-_TRUE_OUTCOMES: Final = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
+_GUESSED_BY: Final = "pid"
+"""The detector of a reader's own verdicts."""
+TRUE_OUTCOMES: Final = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
+"""Those that a writer says itself: `lost` is said by others."""
 MAX_RUNS: Final = 20_000
 """Runs whose speaker is known; beyond it the ones that ended, or were heard of first, are forgotten."""
 MAX_GIVEN: Final = 100_000
@@ -61,7 +66,7 @@ class Owed(NamedTuple):
 
 
 class _Run:
-    __slots__ = ("covered_unix_ns", "last_key", "shown", "speaker", "speaks_for_all")
+    __slots__ = ("covered_unix_ns", "last_key", "owed_guess", "shown", "speaker", "speaks_for_all")
 
     def __init__(self) -> None:
         self.speaker = ""
@@ -71,6 +76,8 @@ class _Run:
         """As last given."""
         self.last_key = b""
         """Of the last durable event that was given."""
+        self.owed_guess = b""
+        """Of the reader's own verdict that waits for the collector to say something."""
         self.covered_unix_ns = 0
         """What the writer had said by then was given: as the state that it came to."""
 
@@ -121,10 +128,16 @@ class Merge:
         self._awaited[FOR_COLLECTOR if collector else FOR_PROCESS].pop(key, None)
         if collector:
             self._owed.pop(key, None)
+            if not event.operation.live:
+                self._owed.pop(run.owed_guess, None)
             give = self._takes_collector(run, feed, event, key, repeats=repeats)
+        elif _is_guess(event) and run.shown is not None and not run.shown.live:
+            give = False
         elif run.speaks_for_all:
             give = False
             if key and not repeats:
+                if _is_guess(event):
+                    run.owed_guess = key
                 self._owe(key, Owed(feed, event))
         else:
             run.speaker = feed
@@ -143,6 +156,8 @@ class Merge:
             run = self._of(owed.event.operation.id)
             if not run.speaks_for_all:
                 del self._owed[key]
+                if _is_guess(owed.event) and run.shown is not None and not run.shown.live:
+                    continue
                 due.append(owed)
                 run.speaker = owed.feed
                 self._note_given(run, owed.feed, owed.event, key, FOR_COLLECTOR)
@@ -165,6 +180,15 @@ class Merge:
             # What it says again it has said since, unless an outcome takes back a verdict of its own.
             changes = shown is not None and event.kind == _ENDED and event.operation.state != shown.state
             return not repeats or changes
+        if (
+            event.kind == _ENDED
+            and shown is not None
+            and not shown.live
+            and event.operation.state == shown.state
+        ):
+            # It comes to the outcome that is shown, if by another way and at another time: that is no second one.
+            run.speaker, run.speaks_for_all = feed, True
+            return False
         if repeats:
             # A process has said it. With the last one of those the collector has caught up.
             caught_up = key == run.last_key or run.shown is None
@@ -207,11 +231,21 @@ class Merge:
 def first_hand(of_process: OperationView, of_collector: OperationView) -> OperationView:
     """One run as it stands, where a process and a collector have both been asked: the collector's word counts.
 
-    But for the end that the process has seen and the collector has not been told of yet; the handle is the collector's.
+    But for the end that the process has seen and the collector has not been told of: it says that the run goes on, or
+    took the silence for a loss. The handle is the collector's.
+
+    Args:
+        of_process: what the process says itself, or has written down.
+        of_collector: what the collector says.
     """
-    if of_collector.live and of_process.state in _TRUE_OUTCOMES:
+    if of_process.state in TRUE_OUTCOMES and of_collector.state not in TRUE_OUTCOMES:
         return msgspec.structs.replace(of_process, handle=of_collector.handle)
     return of_collector
+
+
+def _is_guess(event: FeedEvent) -> bool:
+    """Whether it is the reader's own verdict about a process that is gone."""
+    return event.kind == _ENDED and event.operation.lost_detector == _GUESSED_BY
 
 
 def _covers(run: _Run, event: FeedEvent) -> bool:
@@ -231,7 +265,7 @@ def _is_behind(view: OperationView, shown: OperationView) -> bool:
     if not view.live:
         return False
     if not shown.live:
-        return shown.state in _TRUE_OUTCOMES
+        return shown.state in TRUE_OUTCOMES
     return _distance(view) < _distance(shown)
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import msgspec
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -41,6 +43,14 @@ def snapshot(at: int, *, state: State = State.RUNNING) -> FeedEvent:
 
 def ended(at: int, state: State) -> FeedEvent:
     return note(at, kind="operation.ended", state=state)
+
+
+def lost_by(detector: str, at: int) -> FeedEvent:
+    """`pid` is the reader's own verdict; the collector's has another time."""
+    event = ended(at, State.LOST)
+    return msgspec.structs.replace(
+        event, operation=msgspec.structs.replace(event.operation, lost_detector=detector)
+    )
 
 
 class Heard:
@@ -146,6 +156,37 @@ def test_a_verdict_that_waited_for_the_collector_is_given_once_that_cannot_be_re
     assert heard.given[-1] == "collector 6"
 
 
+@pytest.mark.parametrize("first", ["reader", "collector", "reader, once the collector is away"])
+def test_a_verdict_of_the_reader_never_follows_the_collectors(first: str):
+    heard = Heard().process(note(1)).collector(note(1))
+    if first == "reader":
+        heard.process(lost_by("pid", 5)).collector(lost_by("link", 7)).away()
+    elif first == "collector":
+        heard.collector(lost_by("link", 7)).process(lost_by("pid", 5)).away()
+    else:
+        heard.collector(lost_by("link", 7)).away().process(lost_by("pid", 5))
+    assert heard.given == ["process 1", "collector 7"]
+
+
+def test_the_collectors_verdict_is_no_second_one_where_the_reader_gave_its_own():
+    heard = Heard().process(note(1), lost_by("pid", 5)).collector(note(1), lost_by("link", 7))
+    assert heard.given == ["process 1", "process 5"]
+    heard.collector(note(8, kind="operation.state_changed"), ended(9, State.SUCCEEDED))  # it lived after all
+    assert heard.given[2:] == ["collector 8", "collector 9"]
+
+
+def test_a_verdict_of_the_reader_is_forgotten_though_the_run_was_heard_again_after_the_collectors():
+    heard = Heard().process(note(1)).collector(note(1)).process(lost_by("pid", 5))
+    heard.collector(lost_by("link", 7), note(8, kind="operation.state_changed")).away()
+    assert heard.given == ["process 1", "collector 7", "collector 8"]
+
+
+def test_an_outcome_that_the_process_said_itself_is_given_though_the_collector_took_it_for_lost():
+    heard = Heard().process(note(1)).collector(note(1)).process(ended(5, State.SUCCEEDED))
+    heard.collector(lost_by("lease", 7)).away()
+    assert heard.given == ["process 1", "collector 7", "process 5"]
+
+
 def test_what_the_collector_said_just_before_it_went_is_not_said_again_by_the_process():
     heard = Heard().collector(note(1), note(2)).away().process(note(1), note(2), note(3))
     assert heard.given == ["collector 1", "collector 2", "process 3"]
@@ -198,9 +239,11 @@ def test_two_answers_about_one_run_are_the_collectors_but_for_an_end_that_it_was
     running, lost = view(3, handle="load-7"), view(3, handle="load-7", state=State.LOST)
     assert first_hand(view(9), running) is running
     assert first_hand(view(9), lost) is lost
-    assert first_hand(view(9, state=State.SUCCEEDED), lost) is lost
-    seen = first_hand(view(9, state=State.SUCCEEDED), running)
-    assert (seen.state, seen.handle) == (State.SUCCEEDED, "load-7")
+    for taken_for in (running, lost):
+        seen = first_hand(view(9, state=State.SUCCEEDED), taken_for)
+        assert (seen.state, seen.handle) == (State.SUCCEEDED, "load-7")
+    failed = view(3, handle="load-7", state=State.FAILED)
+    assert first_hand(view(9, state=State.SUCCEEDED), failed) is failed
     assert first_hand(view(9, state=State.LOST), running) is running
 
 
