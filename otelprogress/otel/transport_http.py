@@ -32,8 +32,6 @@ class HttpTransport:
         self._endpoint = endpoint
         self._signal: Signal = signal
         self._session = requests.Session()
-        if endpoint.certificate:
-            self._session.verify = endpoint.certificate
         if endpoint.client_certificate:
             self._session.cert = (
                 (endpoint.client_certificate, endpoint.client_key)
@@ -58,6 +56,8 @@ class HttpTransport:
                 self._endpoint.url,
                 data=gzip.compress(body, 1) if self._endpoint.gzip else body,
                 headers=self._headers | bearer(self._endpoint),
+                # Said with each request: what a session says the environment's REQUESTS_CA_BUNDLE overrides.
+                verify=self._endpoint.certificate,
                 timeout=timeout_s,
                 allow_redirects=False,
                 stream=True,

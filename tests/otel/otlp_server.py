@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import socket
+import ssl
 import struct
 import threading
 from concurrent import futures
@@ -45,6 +46,8 @@ class Receiver:
     received: list[Received] = field(default_factory=list)
     released: threading.Event = field(default_factory=threading.Event)
     url: str = ""
+    tls: ssl.SSLContext | None = None
+    """Only over HTTP."""
 
     def take(self, path: str, headers: dict[str, str], body: bytes) -> Reply:
         self.received.append(Received(path, headers, body))
@@ -119,9 +122,11 @@ class HttpReceiver(Receiver):
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
+        if self.tls is not None:
+            self._server.socket = self.tls.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
         self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self.url = f"{'https' if self.tls else 'http'}://127.0.0.1:{self._server.server_port}"
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ssl
+from pathlib import Path
+
+import certifi
 import grpc
 import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -16,6 +20,7 @@ from otelprogress.otel.target import OtlpEndpoint
 from otelprogress.otel.transport import Verdict
 from otelprogress.otel.transport_grpc import GrpcTransport
 from otelprogress.otel.transport_http import HttpTransport, retry_after_s
+from tests.collector.exporters.certificates import Authority
 from tests.otel.otlp_server import GrpcReceiver, HttpReceiver, Reply, dead_url
 
 
@@ -52,6 +57,27 @@ def test_http_delivers_the_bytes_with_the_headers_asked_for(http):
     assert (got.path, got.body) == ("/v1/logs", b"body")
     assert got.headers["content-type"] == "application/x-protobuf"
     assert got.headers["api-key"] == "k"
+
+
+@pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+def test_http_trusts_the_authority_that_is_named_for_it_whatever_the_environment_says_for_others(
+    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv(variable, certifi.where())
+    authority = Authority(tmp_path)
+    pair = authority.issue("collector")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(pair.cert, pair.key)
+    with HttpReceiver(tls=tls) as receiver:
+        stranger, trusting = (
+            http_transport(receiver.url),
+            http_transport(receiver.url, certificate=str(authority.cert)),
+        )
+        assert stranger.send(b"body", 5).verdict is Verdict.RETRY
+        assert trusting.send(b"body", 5).verdict is Verdict.DELIVERED
+        stranger.close()
+        trusting.close()
+        assert [got.body for got in receiver.received] == [b"body"]
 
 
 def test_grpc_delivers_the_bytes_with_the_headers_asked_for(grpc_receiver):
