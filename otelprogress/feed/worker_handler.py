@@ -22,7 +22,7 @@ from otelprogress.feed.admission import token_matches
 from otelprogress.feed.cause_of_death import ChildRecord
 from otelprogress.feed.link_wire import keep_alive
 from otelprogress.model import semconv
-from otelprogress.model.events import Event, State
+from otelprogress.model.events import Event, OperationView, State
 from otelprogress.model.fields import sanitized
 from otelprogress.protocol.close_codes import CloseCode
 from otelprogress.protocol.link_session import WORKER_FRAME_BYTES, LinkReceiver, registration
@@ -241,14 +241,22 @@ class WorkerLinks:
         look()
 
     def _lose(self, writer: _Writer, detector: str, evidence_unix_ns: int, cause: str) -> None:
-        for run_id, started_unix_ns in list(self._live_runs(writer.receiver.writer_id)):
-            evidence = max(evidence_unix_ns, started_unix_ns)
+        for view in list(self._live_runs(writer.receiver.writer_id)):
+            evidence = max(evidence_unix_ns, view.started_at_unix_ns)
             self.stats.lost_runs += 1
             self._host.submit(
                 Event(
                     kind=semconv.OPERATION_ENDED,
-                    run_id=run_id,
+                    run_id=view.id,
                     time_unix_ns=evidence,
+                    # Verdicts are exported from here, and the worker's own words may have died with it.
+                    name=view.name or None,
+                    title=view.title or None,
+                    label=view.label,
+                    parent_span_id=None if view.parent_id is None else view.parent_id[33:],
+                    start_unix_ns=view.started_at_unix_ns or None,
+                    service=view.service or None,
+                    process_id=view.process_id,
                     state=State.LOST,
                     lost_detector=detector,
                     lost_evidence_unix_ns=evidence,
@@ -256,7 +264,7 @@ class WorkerLinks:
                 )
             )
 
-    def _live_runs(self, writer_id: str) -> Iterator[tuple[str, int]]:
+    def _live_runs(self, writer_id: str) -> Iterator[OperationView]:
         self._host.drain()
         now_unix_ns = self._host.clock.time_unix_ns()
         with self._host.lock:
@@ -264,7 +272,7 @@ class WorkerLinks:
             for run_id in list(tree.runs_of_writer(writer_id)):
                 view = tree.view(run_id, now_unix_ns)
                 if view is not None and view.live:
-                    yield run_id, view.started_at_unix_ns
+                    yield view
 
 
 def _how_it_ended(error: BaseException | None) -> str:

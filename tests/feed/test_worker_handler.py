@@ -9,8 +9,9 @@ import msgspec
 import pytest
 
 from otelprogress.feed import worker_handler
-from otelprogress.model.events import State
-from tests.feed.fakes import ended, noted, started
+from otelprogress.model.events import Event, State
+from tests.feed import fakes
+from tests.feed.fakes import ended, noted, run_id, started
 from tests.feed.family import Parent, reporting, reporting_process, serving_parent
 from tests.feed.serving import TOKEN, dial, hear, real_host, say
 from tests.waiting import eventually
@@ -33,6 +34,27 @@ def test_a_killed_child_is_lost_with_its_signal_and_without_waiting_for_the_grac
     assert view.lost_cause == "killed by SIGKILL"
     assert view.lost_evidence_unix_ns is not None
     assert view.lost_evidence_unix_ns >= view.started_at_unix_ns
+
+
+def test_a_verdict_says_whose_run_it_is_for_those_who_never_heard_the_run_itself(parent: Parent):
+    verdicts: list[Event] = []
+    parent.host.add_listener(
+        lambda applied: verdicts.extend(each.source for each in applied if each.source.state is State.LOST)
+    )
+    with reporting(parent) as (host, _):
+        host.submit(started(run=1, process_id=4711, service="etl", label="tuesday"))
+        host.submit(started(run=2, name="child", parent_span_id=run_id(1)[33:]))
+    (of_parent, of_child) = eventually(lambda: len(verdicts) == 2 and verdicts)
+    said = (
+        of_parent.name,
+        of_parent.service,
+        of_parent.process_id,
+        of_parent.label,
+        of_parent.parent_span_id,
+    )
+    assert said == ("nightly load", "etl", 4711, "tuesday", None)
+    assert (of_child.name, of_child.parent_span_id) == ("child", run_id(1)[33:])
+    assert of_child.start_unix_ns == fakes.START_UNIX_NS
 
 
 def test_a_stopped_child_is_not_lost(parent: Parent):
