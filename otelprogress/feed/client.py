@@ -25,11 +25,11 @@ from otelprogress.exceptions import (
 )
 from otelprogress.feed.blocking_client import Client
 from otelprogress.feed.discovery import FeedTarget, all_feeds, target_at
-from otelprogress.feed.merging import first_hand
+from otelprogress.feed.merging import TRUE_OUTCOMES, first_hand
 from otelprogress.feed.news import UNTIL, News, Until, news_reason, standing_reason
 from otelprogress.feed.watch import Watch
 from otelprogress.feed.watching import WatchOptions, snapshot
-from otelprogress.model.events import OperationView
+from otelprogress.model.events import OperationView, State
 from otelprogress.protocol.messages import Filter, Level
 
 __all__ = ["AsyncClient", "Client", "News", "Until", "Watch", "watch"]
@@ -194,8 +194,9 @@ class AsyncClient:
             ended_within_s: how long ago it may have ended; a process keeps what ended ten minutes ago.
 
         Returns:
-            Of all feeds, each run once: as the collector has it, where it knows it. Feeds that do not answer are left
-            out, and are in `unanswered`.
+            Of all feeds, each run once: as the collector has it, where it knows it, but for an end that its process or
+            the history of this machine knows and the collector was not told of. Feeds that do not answer are left out,
+            and are in `unanswered`.
 
         Raises:
             FeedUnavailable: the feed that was named does not answer.
@@ -203,7 +204,7 @@ class AsyncClient:
         """
         wanted = Filter(name=name, roots=roots, service=_several(service), ended_within_s=ended_within_s)
         found, _ = await self._ask(await self._targets(), wanted, self._open_timeout_s)
-        views = [view for _, view in _each_once(found)]
+        views = [view for _, view in await self._with_recorded_ends(_each_once(found))]
         return sorted(
             (view for view in views if live in (None, view.live)), key=lambda view: view.started_at_unix_ns
         )
@@ -264,7 +265,11 @@ class AsyncClient:
         )
         try:
             async with watching, asyncio.timeout_at(deadline_s):
-                async for event in watching:
+                async for told in watching:
+                    event = told
+                    if told.operation.state is State.LOST and self._target is None:
+                        (known,) = await asyncio.to_thread(_as_recorded, [told.operation])
+                        event = msgspec.structs.replace(told, operation=known)
                     reason = news_reason(event, view, until, resumed=cursor is not None)
                     view = event.operation
                     if reason is not None:
@@ -331,6 +336,7 @@ class AsyncClient:
                     if text and (view.id.startswith(text) or view.handle.startswith(text))
                 ]
             if found:
+                found = await self._with_recorded_ends(found)
                 chosen = await self._as_collector_has_it(_only(text, found), targets, timeout_s)
                 self.unanswered = unanswered
                 return chosen
@@ -351,7 +357,40 @@ class AsyncClient:
             return chosen
         wanted = msgspec.structs.replace(_EVERYTHING, run=(chosen[1].id,))
         known, _ = await self._ask(collectors, wanted, timeout_s)
-        return _each_once([chosen, *known])[0]
+        return _each_once([chosen, *await self._with_recorded_ends(known)])[0]
+
+    async def _with_recorded_ends(self, found: _Found) -> _Found:
+        """What the collector takes for live or lost may have ended here while it was away: that was written down."""
+        doubtful = [
+            at
+            for at, (target, view) in enumerate(found)
+            if target.is_collector and view.state not in TRUE_OUTCOMES
+        ]
+        if not doubtful or self._target is not None:
+            return found
+        views = await asyncio.to_thread(_as_recorded, [found[at][1] for at in doubtful])
+        found = [*found]
+        for at, view in zip(doubtful, views, strict=True):
+            found[at] = found[at][0], view
+        return found
+
+
+def _as_recorded(views: Sequence[OperationView]) -> _Views:
+    """These runs, those that ended by what this user's history says as they are there."""
+    from otelprogress.feed.history import History
+
+    history = History()
+    try:
+        ended = history.outcomes([view.id for view in views])
+    finally:
+        history.close()
+    return [
+        # The history keeps no attributes.
+        msgspec.structs.replace(first_hand(ended[view.id], view), attributes=view.attributes)
+        if view.id in ended
+        else view
+        for view in views
+    ]
 
 
 def _each_once(found: _Found) -> _Found:

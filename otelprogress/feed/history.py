@@ -269,6 +269,15 @@ class History:
             )
         return view
 
+    def outcomes(self, run_ids: Sequence[str]) -> dict[str, OperationView]:
+        """Those of these runs that ended as their writer says, with their steps, by id: succeeded, failed, cancelled."""
+
+        def ended(store: HistoryStore) -> dict[str, OperationView]:
+            views = (store.view(run_id) for run_id in store.ended_by_writer(run_ids))
+            return {view.id: view for view in views if view is not None}
+
+        return self._ask(ended) or {}
+
     def baseline(self, name: str) -> UsualDurations | None:
         """Usual durations of operations of that name and of their steps; `None`: none succeeded yet."""
         return self._ask(lambda store: store.baseline(name))

@@ -298,6 +298,14 @@ class HistoryStore:
             steps_folded=max(0, len(ordered) - MAX_STEPS_IN_SNAPSHOT),
         )
 
+    def ended_by_writer(self, run_ids: Sequence[str]) -> list[str]:
+        """Those of these runs whose writer said how they ended: not live, and not lost."""
+        rows = self._connection.execute(
+            "SELECT id FROM runs WHERE id IN (SELECT value FROM json_each(?)) AND NOT live AND state != 'lost'",
+            (_ENCODE(list(run_ids)).decode(),),
+        )
+        return [run_id for (run_id,) in rows]
+
     def candidates(self, text: str) -> list[tuple[str, str]]:
         """(id, handle) of what `text` can mean: a whole id or handle, else a label, else a prefix of either.
 

@@ -411,6 +411,23 @@ def test_a_true_outcome_is_not_overwritten_by_a_verdict(history: History) -> Non
     assert history.get("nightly_load-1").state is State.SUCCEEDED
 
 
+def test_of_many_runs_the_ones_are_named_whose_writer_said_how_they_ended(history: History) -> None:
+    history(applied("operation.started", view(1)))
+    history(applied("operation.ended", ended(2, state=State.LOST)))
+    for n, state in ((3, State.SUCCEEDED), (4, State.FAILED), (5, State.CANCELLED), (6, State.SUCCEEDED)):
+        history(applied("operation.ended", ended(n, state=state)))
+    history(applied("step.ended", ended(3), StepView(name="load", index=0, state=StepState.SUCCEEDED)))
+    history.flush()
+    outcomes = history.outcomes([view(n).id for n in (1, 2, 3, 4, 5, 99)])
+    assert {run_id: one.state for run_id, one in outcomes.items()} == {
+        view(3).id: State.SUCCEEDED,
+        view(4).id: State.FAILED,
+        view(5).id: State.CANCELLED,
+    }
+    assert [step.name for step in outcomes[view(3).id].steps] == ["load"]
+    assert history.outcomes([]) == {}
+
+
 def test_the_evidence_is_never_before_the_start(history: History) -> None:
     history(applied("operation.started", view()))
     history.flush()

@@ -18,6 +18,7 @@ import pytest
 from otelprogress.exceptions import AmbiguousOperation
 from otelprogress.feed import runtime_file
 from otelprogress.feed.client import AsyncClient
+from otelprogress.feed.history import History
 from otelprogress.feed.host import Host
 from otelprogress.feed.watch import unpack_places
 from otelprogress.model import semconv
@@ -344,6 +345,59 @@ async def test_an_end_that_the_collector_was_not_told_of_yet_is_an_end(both: Bot
         (view,) = await reader.list()
         assert (view.state, view.handle) == (State.SUCCEEDED, "nightly_load-7")
         assert (await reader.wait(run_id(), until="end", timeout_s=20)).reason == "ended"
+
+
+@pytest.fixture
+def written_down() -> None:
+    """A process wrote into this machine's history that its run succeeded, and no feed is left that tells of it."""
+    write_down(started(), ended(2, at_s=1.0))
+
+
+def write_down(*events: Event) -> None:
+    tree, history = OperationTree(), History()
+    for each in events:
+        history(tree.apply(each, each.time_unix_ns))
+    history.close()
+
+
+@pytest.mark.usefixtures("written_down")
+@pytest.mark.parametrize("taken_for", [State.RUNNING, State.LOST])
+async def test_an_end_that_is_in_the_history_is_an_end_though_the_collector_was_away(taken_for: State):
+    collector = host_of_collector()
+    collector.submit(started(attributes={"region": "north"}))
+    collector.submit(started(run=2, name="of another machine"))
+    if taken_for is State.LOST:
+        collector.submit(ended(None, state=State.LOST, at_s=9.0, writer_id="", lost_detector="lease"))
+    with serving(collector) as server:
+        runtime_file.write(server.url, TOKEN, kind="collector")
+        async with client() as reader:
+            views = {view.id: view for view in await reader.list()}
+            assert views[run_id(2)].state is State.RUNNING
+            view = views[run_id()]
+            assert (view.state, view.handle, view.lost_detector) == (State.SUCCEEDED, "nightly_load-7", None)
+            assert view.attributes == {"region": "north"}
+            assert [each.id for each in await reader.list(live=True)] == [run_id(2)]
+            for text in ("nightly_load-7", run_id(), "nightly_load-"):
+                assert (await reader.get(text)).state is State.SUCCEEDED
+            assert (await reader.wait(run_id(), until="end", timeout_s=20)).reason == "ended"
+        async with AsyncClient(
+            server.url, TOKEN
+        ) as reader:  # who asks the collector alone hears the collector
+            assert (await reader.get(run_id())).state is taken_for
+
+
+async def test_a_wait_is_not_told_of_a_loss_where_the_history_has_the_end():
+    collector = host_of_collector()
+    collector.submit(started())
+    with serving(collector) as server:
+        runtime_file.write(server.url, TOKEN, kind="collector")
+        async with client() as reader:
+            waiting = asyncio.ensure_future(reader.wait(run_id(), until="end", timeout_s=60))
+            await aeventually(lambda: len(reader._watches) > 0)
+            write_down(started(), ended(2, at_s=1.0))
+            collector.submit(ended(None, state=State.LOST, at_s=9.0, writer_id="", lost_detector="lease"))
+            news = await waiting
+        assert (news.reason, news.operation.state) == ("ended", State.SUCCEEDED)
 
 
 async def test_a_handle_of_the_process_finds_what_the_collector_knows_by_another(both: Both):
