@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import itertools
 import os
+import re
+import ssl
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -29,6 +31,8 @@ from otelprogress.otel.spool_segment import SUFFIX, Segment
 
 _GRPC_PORT: Final = 4317
 _MAX_SPOOL_FILES: Final = 10_000
+_LOST: Final = re.compile(r"\b[1-9]\d* (?:lost|refused)\b")
+"""In a line of `Sender.report`."""
 
 
 async def examine_collectors(environ: Mapping[str, str]) -> list[Finding]:
@@ -95,7 +99,7 @@ async def _ask(target: FeedTarget, environ: Mapping[str, str]) -> list[Finding]:
         ]
     except (ProgressError, OSError, EOFError, WebSocketException) as error:
         text = f"{where}: {clean(str(error), MAX_TEXT_CHARS)}"
-        return [Finding(BAD, COLLECTOR, text, "start it: `otelprogress-collector serve`")]
+        return [Finding(BAD, COLLECTOR, text, _unavailable_advice(error))]
     live = sum(view.live for view in views)
     findings = [Finding(OK, COLLECTOR, f"{where}: {live} running, {len(views) - live} ended lately")]
     try:
@@ -115,6 +119,17 @@ async def _ask(target: FeedTarget, environ: Mapping[str, str]) -> list[Finding]:
     else:
         findings.append(Finding(OK, "link", f"{where} takes workers: that a program died is seen at once"))
     return findings
+
+
+def _unavailable_advice(error: BaseException) -> str:
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLError):
+        cause = cause.__cause__
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return "its certificate is not trusted: let OTEL_EXPORTER_OTLP_CERTIFICATE name the file of its authority"
+    if cause is not None:
+        return "something listens there, and they do not agree about TLS: is it https there?"
+    return "start it: `otelprogress-collector serve`"
 
 
 def _token_advice(target: FeedTarget, environ: Mapping[str, str]) -> str:
@@ -147,9 +162,8 @@ def examine_senders(who: str, facts: Mapping[str, str], *, collector_named: bool
     for line in filter(None, facts.get("sender", "").split("; ")):
         text = f"{who}: {clean(line, MAX_TEXT_CHARS)}"
         if line in troubles:
-            yield Finding(
-                BAD, "sender", text, "what was lost is lost; is the receiver there, and does it take this?"
-            )
+            so_far = "what was lost is lost" if _LOST.search(line) else "nothing is lost yet"
+            yield Finding(BAD, "sender", text, f"{so_far}; is the receiver there, and does it take this?")
         else:
             yield Finding(OK, "sender", text)
     if dropped := facts.get("host"):

@@ -244,6 +244,12 @@ def _connect(url: str, timeout_s: float, tls: ssl.SSLContext | None) -> socket.s
         else:
             fork.release_connecting(connecting)
             return sock
+    if isinstance(failure, ssl.SSLCertVerificationError):
+        raise FeedUnavailable(
+            f"the certificate of {host}:{port} is not trusted, OTEL_EXPORTER_OTLP_CERTIFICATE names whose is: {failure}"
+        ) from failure
+    if isinstance(failure, ssl.SSLError):
+        raise FeedUnavailable(f"no TLS with {host}:{port}: {failure}") from failure
     raise FeedUnavailable(f"nobody listens at {host}:{port}: {failure}") from failure
 
 

@@ -3,6 +3,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import socketserver
+import ssl
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,9 +13,13 @@ import pytest
 
 from otelprogress.cli.collector_examination import examine_collectors, examine_senders, examine_spool
 from otelprogress.cli.findings import BAD, NOTE, OK, Finding
+from otelprogress.exceptions import FeedUnavailable
 from otelprogress.feed import runtime_file
+from otelprogress.feed.link_wire import LinkWire
 from otelprogress.feed.server import WebSocketServer
 from otelprogress.feed.worker_handler import WorkerLinks
+from tests.collector.exporters.certificates import Authority
+from tests.feed.collector_end import CollectorEnd
 from tests.feed.fakes import started
 from tests.feed.serving import TOKEN, real_host, serving
 from tests.otel.spools import disk_spool, written
@@ -94,6 +101,59 @@ def test_nobody_at_the_address_is_bad():
     (finding,) = collectors({"OTELPROGRESS_COLLECTOR": f"http://127.0.0.1:{port}"})
     assert finding.verdict == BAD
     assert "otelprogress-collector serve" in finding.advice
+
+
+@pytest.fixture
+def over_tls(tmp_path: Path) -> Iterator[str]:
+    """The address of a collector whose authority this machine does not know."""
+    pair = Authority(tmp_path).issue("collector")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(pair.cert, pair.key)
+    with CollectorEnd(tls=tls) as collector:
+        yield collector.url
+
+
+def test_a_collector_whose_certificate_nobody_vouches_for_is_there_and_the_variable_is_named(over_tls: str):
+    (finding,) = collectors({"OTELPROGRESS_COLLECTOR": over_tls})
+    assert finding.verdict == BAD
+    assert "certificate verify failed" in finding.text
+    assert "its certificate is not trusted: let OTEL_EXPORTER_OTLP_CERTIFICATE" in finding.advice
+
+
+def test_an_address_with_tls_where_there_is_none_is_not_told_to_be_started():
+    class Plain(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(65_536)
+            self.request.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    with socketserver.TCPServer(("127.0.0.1", 0), Plain) as plain:
+        answering = threading.Thread(target=plain.serve_forever, kwargs={"poll_interval": 0.02})
+        answering.start()
+        try:
+            (finding,) = collectors(
+                {"OTELPROGRESS_COLLECTOR": f"https://127.0.0.1:{plain.server_address[1]}"}
+            )
+            assert finding.advice.endswith("is it https there?")
+            with pytest.raises(FeedUnavailable, match="no TLS with"):
+                LinkWire(f"wss://127.0.0.1:{plain.server_address[1]}/", None, subprotocols=())
+        finally:
+            plain.shutdown()
+            answering.join()
+
+
+@pytest.mark.parametrize(
+    ("line", "lost"),
+    [
+        ("logs to c:4318: 0 delivered, 2 waiting, 0 lost, last failure ConnectionError", False),
+        ("logs to c:4318: 20 delivered, 0 waiting, 10 lost", True),
+        ("logs to c:4318: 0 delivered, 0 waiting, 0 lost, 3 refused, last failure HTTP 400", True),
+        ("logs to c:4318: 0 delivered, off (HTTP 404), 0 lost", False),
+    ],
+)
+def test_a_sender_in_trouble_has_lost_only_what_it_says_that_it_lost(line: str, lost: bool):
+    (finding,) = examine_senders("etl", {"sender": line, "sender_troubles": line}, collector_named=False)
+    assert finding.verdict == BAD
+    assert finding.advice.startswith("what was lost is lost" if lost else "nothing is lost yet")
 
 
 @pytest.mark.parametrize("wrong", ["ftp://x", "http://c:4317"])

@@ -283,6 +283,8 @@ def test_a_collector_whose_certificate_nobody_vouches_for_gets_no_token(authorit
     with CollectorEnd(tls=server_tls(authority)) as collector, linked(collector.url) as (host, link):
         tell(host, started())
         assert eventually(lambda: "certificate verify failed" in link.report())
+        assert "is not trusted, OTEL_EXPORTER_OTLP_CERTIFICATE" in link.report()
+        assert "nobody listens" not in link.report()
         assert collector.attempts == 0
 
 
