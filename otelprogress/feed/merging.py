@@ -52,8 +52,9 @@ class Patience(NamedTuple):
 
 FOR_COLLECTOR: Final = Patience(64, 60_000_000_000)
 """It may have been away; then what it says late comes twice to a reader that went on from a cursor meanwhile."""
-FOR_PROCESS: Final = Patience(16, 5_000_000_000)
-"""It is quick to say what it says at all."""
+FOR_PROCESS: Final = Patience(64, 5_000_000_000)
+"""It is quick to say what it says at all. But a reader that goes on from cursor to cursor in short visits, each over
+as soon as the collector has said enough, may not come to read what it says for several of them."""
 _WRITTEN: Final = {"c": FOR_COLLECTOR, "p": FOR_PROCESS}
 """How a cursor says which."""
 
@@ -128,9 +129,9 @@ class Merge:
         self._awaited[FOR_COLLECTOR if collector else FOR_PROCESS].pop(key, None)
         if collector:
             self._owed.pop(key, None)
-            if not event.operation.live:
-                self._owed.pop(run.owed_guess, None)
             give = self._takes_collector(run, feed, event, key, repeats=repeats)
+            if run.speaker == feed and not event.operation.live:
+                self._owed.pop(run.owed_guess, None)
         elif _is_guess(event) and run.shown is not None and not run.shown.live:
             give = False
         elif run.speaks_for_all:

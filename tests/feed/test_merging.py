@@ -207,6 +207,14 @@ def test_what_was_given_of_a_process_before_a_cursor_was_saved_is_not_given_agai
     assert after.given == ["collector 3"]
 
 
+def test_what_the_collector_said_in_several_visits_a_process_that_is_read_later_does_not_say_again():
+    awaited: dict[str, int] = {}
+    for visit in range(6):
+        heard = Heard(awaited).collector(*(note(n) for n in range(visit * 10 + 1, visit * 10 + 11)))
+        awaited = heard.merge.awaited()
+    assert Heard(awaited).process(*(note(n) for n in range(1, 61))).given == []
+
+
 def test_a_cursor_does_not_remember_for_long_what_no_collector_says():
     heard = Heard().process(*(note(n) for n in range(1, 1000)))
     assert len(heard.merge.awaited()) == merging.FOR_COLLECTOR.events
