@@ -26,9 +26,10 @@ test: install  ## every test that needs nothing but this machine
 test-long: install ## the runs that take minutes
 	$(BIN)/python -m pytest -m long $(ARGS)
 
-test-backends: install ## traces read back from a real OTLP backend
+test-backends: install ## real backends, pipelines and SDKs of others
 	$(PYTHON) -m venv .venv-phoenix
 	.venv-phoenix/bin/python -m pip install --quiet 'arize-phoenix>=20,<21'
+	$(PYTHON) tests/foreign/install.py
 	$(BIN)/python -m pytest -m backend $(ARGS)
 
 lint: install  ## ruff, mypy strict, import directions
@@ -45,4 +46,4 @@ bench: install ## the speed table, peers in the same run
 	$(BIN)/python -m bench loop calls processor latency import ingest fanout memory restart verdict endtoend --json bench/results/latest.json
 
 clean:         ## forget everything that was built
-	rm -rf $(VENV) .venv-phoenix dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-phoenix .venv-foreign .venv-foreign-partial dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
