@@ -212,7 +212,7 @@ def _names_secret(key: str) -> bool:
 
 def stacktrace_in(text: str) -> str:
     """A stack trace keeps its lines; each is cleaned, and the end, where the error stands, survives the cap."""
-    kept = text[-semconv.MAX_STACKTRACE_CHARS :]
+    kept = redact(text[-semconv.MAX_STACKTRACE_CHARS :])
     lines = [_indent(line) + clean(line, semconv.MAX_MESSAGE_CHARS) for line in kept.split("\n")]
     return redact("\n".join(lines))[-semconv.MAX_STACKTRACE_CHARS :]
 

@@ -138,8 +138,13 @@ def _without_the_secret(match: re.Match[str]) -> str:
 
 def redacted(text: str | None, max_chars: int) -> str | None:
     """`clean`, then `redact`; `None` stays `None`. At most `max_chars` characters."""
+    if text is None:
+        return None
+    if not text.isprintable():
+        # What `clean` takes for an escape sequence may be the front of what a secret is known by.
+        text = redact(text[: 8 * max_chars + 256])
     # Redacted before the cap, so that a secret cut in half is still known by its front.
-    return None if text is None else clean(redact(clean(text, 4 * max_chars)), max_chars)
+    return clean(redact(clean(text, 4 * max_chars)), max_chars)
 
 
 def is_secret_key(key: str) -> bool:
@@ -166,10 +171,6 @@ def allowed_attributes(
             continue
         if allowed is not None and key not in allowed:
             continue
-        name = clean(redact(clean(key, 4 * MAX_KEY_CHARS)), MAX_KEY_CHARS)
-        kept[name] = (
-            clean(redact(clean(value, 4 * MAX_VALUE_CHARS)), MAX_VALUE_CHARS)
-            if isinstance(value, str)
-            else value
-        )
+        name = redacted(key, MAX_KEY_CHARS) or ""
+        kept[name] = (redacted(value, MAX_VALUE_CHARS) or "") if isinstance(value, str) else value
     return kept

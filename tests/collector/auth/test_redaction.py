@@ -103,6 +103,13 @@ def test_every_text_of_an_event_is_either_looked_through_or_an_identity():
     }
 
 
+@pytest.mark.parametrize("field", TEXT_FIELDS)
+@pytest.mark.parametrize("introducer", ["\x9b", "\x1b[", "\x1b]0;"])
+def test_an_escape_sequence_that_swallows_the_front_of_a_secret_does_not_save_it(field, introducer):
+    event = event_with(**{field: value_with(field, f"{introducer} {SECRETS['a private key']}")})
+    assert CANARY not in shown(sanitized(event))
+
+
 @pytest.mark.parametrize("key", ["password", "db.password", "x-api-key", "client_secret", "session_token"])
 def test_an_attribute_is_left_out_by_its_name(key):
     assert CANARY not in shown(sanitized(event_with(attributes={key: CANARY, "day": "x"})))
