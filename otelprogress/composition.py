@@ -3,6 +3,8 @@
 Three roles: a process on its own (host, feed, view, history, sender), a child that reports to its parent over the
 worker link (host, link and sender, nothing else), and a forked child, which becomes the second at its first use. With
 a collector each of them exports what is its own, and stays connected to the collector by a link of its own.
+
+It is long because it is the only file that may know every part; what can be decided without them stands elsewhere.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The composition root of the collector: builds all parts, joins them, starts and ends them. Nothing else knows all."""
+"""The composition root of the collector: builds all parts, joins them, starts and ends them. Nothing else knows all.
+
+It is long because it is the only file that may know every part; what can be decided without them stands elsewhere.
+"""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ The connection itself is what proves life: it ends with the process, and never b
 
 A child process reports over it instead of opening a feed: the thread drains the child's host and keeps what it says
 until the parent has acknowledged it. To a collector the sender tells the events; the link says who lives, and hears
-who watches (`link_route`).
+who watches (`link_route`). It is long because one thread owns the socket, its times and the host's turns.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 Order between carriers: sequenced events come in the order of their sequence; ticks have none, so a tick counts
 where its time is not before what is known already, and a durable event does not undo what a later tick said.
-A clock that stepped back by more than a minute is followed, not fought.
+A clock that stepped back by more than a minute is followed, not fought. It is long because these rules are one table of
+what may change what, and are read together.
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@ the private TracerProvider and metrics of the private MeterProvider take the sam
 spool.
 
 Nothing here makes the application wait: producers append to a bounded queue. What is lost is counted in
-`stats()`, and said in one log line a minute. Without an endpoint there is no Sender.
+`stats()`, and said in one log line a minute. Without an endpoint there is no Sender. It is long because one thread owns
+all deadlines: what each signal decides stands in `lane`, what waits in `spool` and `disk_spool`.
 """
 
 from __future__ import annotations

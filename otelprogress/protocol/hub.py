@@ -4,7 +4,8 @@ No queue and no set exists per client. A subscription is two positions: an offse
 (`Ring`), and a change number in the list of runs ordered by their last change, from which ticks are taken. A
 frame that several equal subscriptions need is made once.
 
-Not thread-safe: its host calls it, and the sessions that pull from it, under one lock or from one thread.
+Not thread-safe: its host calls it, and the sessions that pull from it, under one lock or from one thread. It is long
+because it is the one owner of positions; what needs none stands in `journal`, `filters` and `cursor`.
 """
 
 from __future__ import annotations
