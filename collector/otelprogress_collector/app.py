@@ -36,7 +36,7 @@ from otelprogress_collector.auth.admission import CollectorAdmission, Refusal, t
 from otelprogress_collector.auth.authority import AuthConfig, open_authority
 from otelprogress_collector.auth.jwt_tokens import JwtConfig
 from otelprogress_collector.auth.principal import Principal
-from otelprogress_collector.auth.rate import TokenBuckets
+from otelprogress_collector.auth.rate import RateLimits, TokenBuckets
 from otelprogress_collector.auth.tls import (
     TlsConfig,
     grpc_credentials,
@@ -349,14 +349,12 @@ class Collector:
     def _rate_limit(self) -> Callable[[Principal, Intake, int], float | None]:
         per_s = self.config.requests_per_s
         buckets = TokenBuckets(per_s=per_s, burst=max(1.0, 2 * per_s))
+        limits = RateLimits(by_token=buckets, by_address=None)
 
         def limit(principal: Principal, intake: Intake, size_bytes: int) -> float | None:
-            key, now_s = principal.token_id or principal.actor, self._clock.monotonic_s()
-            wait_s = buckets.wait_s(key, now_s)
-            if wait_s > 0:
-                return min(5.0, max(0.1, wait_s))
-            buckets.take(key, now_s)
-            return None
+            # All who send without a token share one bucket.
+            asks = principal.token_id or principal.actor or "anybody"
+            return limits.retry_after_s(self._clock.monotonic_s(), address="", token_id=asks) or None
 
         return limit
 

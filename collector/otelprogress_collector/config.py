@@ -108,7 +108,9 @@ class Config(BaseSettings):
         64 * MIB, gt=0, description="Of requests that wait to be stored; over it 503 / UNAVAILABLE."
     )
     requests_per_s: float = Field(
-        0.0, ge=0, description="OTLP requests a second of one token or address; 0: no limit."
+        0.0,
+        ge=0,
+        description="OTLP requests a second of one token (all without one share a limit); 0: no limit.",
     )
     reorder_window_s: float = Field(
         1.0, ge=0, description="How long a hole in a writer's sequence is waited for."

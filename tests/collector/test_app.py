@@ -101,6 +101,16 @@ async def test_ingest_wants_a_token_when_that_is_asked_for(tmp_path):
             assert answer.status == 200
 
 
+async def test_a_sender_beyond_its_rate_is_told_when_to_come_again(tmp_path):
+    async with collecting(tmp_path, requests_per_s=0.5) as collector, aiohttp.ClientSession() as http:
+        url, headers = f"http://127.0.0.1:{collector.http_port}/v1/logs", {"Content-Type": "application/json"}
+        async with http.post(url, data=b"{}", headers=headers) as answer:
+            assert answer.status == 200
+        async with http.post(url, data=b"{}", headers=headers) as answer:
+            assert answer.status in (429, 503)
+            assert 0 < int(answer.headers["Retry-After"]) <= 5
+
+
 async def test_what_comes_in_over_grpc_goes_out_to_backends_of_both_protocols(tmp_path):
     with HttpReceiver() as over_http, GrpcReceiver() as over_grpc:
         exporters = [

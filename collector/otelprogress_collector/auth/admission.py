@@ -13,7 +13,7 @@ from typing import Final
 from otelprogress.exceptions import InvalidValue
 from otelprogress.feed.admission import Admission, Refusal, token_of
 
-__all__ = ["CollectorAdmission", "Refusal", "token_of", "token_of_metadata"]
+__all__ = ["CollectorAdmission", "Refusal", "token_of"]
 
 _ANY_ADDRESS: Final = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - compared with, never bound
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
@@ -130,18 +130,6 @@ def check_origin(origin: str) -> None:
         raise InvalidValue(
             "an allowed origin is https://name or https://name:port: no path, no pattern, never null"
         )
-
-
-def token_of_metadata(metadata: Iterable[tuple[str, str | bytes]]) -> tuple[str | None, Refusal | None]:
-    """The token of a gRPC call: `authorization: Bearer <token>`; see `token_of`.
-
-    Args:
-        metadata: of the invocation, as grpcio gives it: keys in lower case.
-    """
-    values = [value for key, value in metadata if key == "authorization"]
-    if any(isinstance(value, bytes) for value in values):
-        return None, Refusal(HTTPStatus.UNAUTHORIZED, "authorization is a text: Bearer <token>.\n")
-    return token_of([value for value in values if isinstance(value, str)], ())
 
 
 def _has_port(host: str) -> bool:

@@ -12,7 +12,7 @@ from typing import Final
 from otelprogress.exceptions import InvalidValue
 from otelprogress_collector.auth.deny_list import DenyList
 from otelprogress_collector.auth.jwt_tokens import MAX_TOKEN_CHARS, JwtConfig, JwtTokens, is_jwt
-from otelprogress_collector.auth.principal import SCOPES, WRITE, Authority, Denied, Principal
+from otelprogress_collector.auth.principal import SCOPES, WRITE, Denied, Principal
 from otelprogress_collector.auth.tokens import StaticTokens, is_static_token
 
 _KEEP_FRESH_S: Final = 1.0
@@ -208,19 +208,3 @@ class OpenAuthority:
 
     async def close(self) -> None:
         """Nothing is open."""
-
-
-def judge_ingest(authority: Authority, token: str | None, now_unix_s: float) -> Principal:
-    """Who sends OTLP: without a token, where none is required, somebody who may write only.
-
-    A token that is sent is judged even so: with a wrong one, what arrives could be taken for somebody else's.
-
-    Raises:
-        Denied: a token is needed, or the one that was sent is wrong or may not write.
-    """
-    if token is None and not authority.required_for_ingest:
-        return ANONYMOUS_WRITER
-    principal = authority.judge(token, now_unix_s)
-    if WRITE not in principal.scopes:
-        raise Denied(f"the token lacks the scope {WRITE}")
-    return principal

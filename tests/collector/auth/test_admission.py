@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from otelprogress.exceptions import InvalidValue
 from otelprogress.feed.admission import bearer_item
-from otelprogress_collector.auth.admission import CollectorAdmission, token_of, token_of_metadata
+from otelprogress_collector.auth.admission import CollectorAdmission, token_of
 
 LOOPBACK = CollectorAdmission("127.0.0.1", 4318)
 PUBLIC = CollectorAdmission(
@@ -228,28 +228,3 @@ def test_only_exact_values_are_let_in(hosts, origins, arrived_at):
 def test_over_http_the_token_is_read_as_in_the_feed_of_a_process():
     assert token_of(["Bearer otpc_x"], []) == ("otpc_x", None)
     assert token_of([], [f"otelprogress.v1.json, {bearer_item('otpc_x')}"]) == ("otpc_x", None)
-
-
-def test_over_grpc_the_token_is_read_from_the_metadata():
-    assert token_of_metadata([("user-agent", "x"), ("authorization", "Bearer otpc_x")]) == ("otpc_x", None)
-    assert token_of_metadata([("authorization", "bearer  otpc_x ")]) == ("otpc_x", None)
-    assert token_of_metadata([("user-agent", "x"), ("authorization-bin", b"Bearer x")]) == (None, None)
-    assert token_of_metadata([]) == (None, None)
-
-
-@pytest.mark.parametrize(
-    "metadata",
-    [
-        [("authorization", "Basic dXNlcg==")],
-        [("authorization", "Bearer")],
-        [("authorization", "")],
-        [("authorization", b"Bearer x")],
-        [("authorization", "Bearer one"), ("authorization", "Bearer one")],
-        [("authorization", "Bearer " + "x" * 10_000)],
-    ],
-)
-def test_over_grpc_a_token_that_cannot_be_read_is_refused(metadata):
-    token, refusal = token_of_metadata(metadata)
-    assert token is None
-    assert refusal is not None
-    assert refusal.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.BAD_REQUEST)

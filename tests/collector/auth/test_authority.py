@@ -10,11 +10,9 @@ from hypothesis import strategies as st
 
 from otelprogress.exceptions import InvalidValue
 from otelprogress_collector.auth.authority import (
-    ANONYMOUS_WRITER,
     AuthConfig,
     OpenAuthority,
     TokenAuthority,
-    judge_ingest,
     open_authority,
 )
 from otelprogress_collector.auth.jwt_tokens import JwtConfig
@@ -286,26 +284,6 @@ def test_without_authentication_everybody_may_do_everything(place):
         assert principal.predicate is None
         assert principal.expires_at_unix_s is None
         assert not authority.revoked(principal)
-
-
-# --- OTLP ---------------------------------------------------------------------------------------------------
-
-
-def test_otlp_without_a_token_may_write_and_nothing_else_where_none_is_required(place):
-    assert judge_ingest(place.authority(required_for_ingest=False), None, NOW_UNIX_S) is ANONYMOUS_WRITER
-    assert ANONYMOUS_WRITER.scopes == {WRITE}
-    with pytest.raises(Denied, match="a token is needed"):
-        judge_ingest(place.authority(), None, NOW_UNIX_S)
-
-
-def test_a_token_that_is_sent_is_judged_even_where_none_is_required(place):
-    authority = place.authority(required_for_ingest=False)
-    assert judge_ingest(authority, place.static, NOW_UNIX_S).tenant == "acme"
-    for token in ("", new_token(), signed(scope="progress:read")):
-        with pytest.raises(Denied):
-            judge_ingest(authority, token, NOW_UNIX_S)
-    with pytest.raises(Denied, match="lacks the scope progress:write"):
-        judge_ingest(authority, signed(scope="progress:read progress:control"), NOW_UNIX_S)
 
 
 # --- secrets ------------------------------------------------------------------------------------------------
