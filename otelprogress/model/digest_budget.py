@@ -33,6 +33,27 @@ class Change(NamedTuple):
         return self.words if self.text is None else f"{self.words} {self.text}"
 
 
+class LeftOut(NamedTuple):
+    """How much is not in a digest."""
+
+    changes: int = 0
+    operations: int = 0
+    failed: int = 0
+    """Of the operations."""
+
+    def said(self) -> str:
+        """In words; empty: nothing is missing."""
+        words = [f"{self.changes} changes"] if self.changes else []
+        if self.operations:
+            words.append(
+                f"{self.operations} operations" + (f" ({self.failed} failed)" if self.failed else "")
+            )
+        return ", ".join(words)
+
+
+NOTHING: Final = LeftOut()
+
+
 @dataclass(slots=True)
 class Block:
     """What a digest says of one operation."""
@@ -67,13 +88,13 @@ class Block:
         return sum(len(line) + 1 for line in self.lines())
 
 
-def fit(blocks: Sequence[Block], max_chars: int) -> str:
-    """Leave out what is over the budget, in place, and say what was left out; empty: nothing was.
+def fit(blocks: Sequence[Block], max_chars: int, before: LeftOut = NOTHING) -> LeftOut:
+    """Leave out what is over the budget, in place; what is not there now, `before` included.
 
     In this order, the old before the new: changes that are no failures; of the failures of one operation all but
     the newest three; operations that neither failed nor wait for anybody; the other failures; the other operations.
     """
-    trimmer = _Trimmer(blocks, max_chars)
+    trimmer = _Trimmer(blocks, max_chars, before)
     steps: tuple[Callable[[], None], ...] = (
         lambda: trimmer.leave_out_changes(lambda weight, _age: weight < Weight.FAILURE),
         lambda: trimmer.leave_out_changes(lambda _weight, age: age >= KEEP_FAILURES),
@@ -85,15 +106,15 @@ def fit(blocks: Sequence[Block], max_chars: int) -> str:
         if trimmer.chars <= max_chars:
             break
         step()
-    return trimmer.said()
+    return trimmer.left_out()
 
 
 class _Trimmer:
-    def __init__(self, blocks: Sequence[Block], max_chars: int) -> None:
+    def __init__(self, blocks: Sequence[Block], max_chars: int, before: LeftOut) -> None:
         self._blocks = blocks
         self._max_chars = max_chars
         self.chars = sum(block.chars() for block in blocks)
-        self._changes = self._operations = self._failures = 0
+        self._changes, self._operations, self._failures = before
 
     def leave_out_changes(self, may_go: Callable[[Weight, int], bool]) -> None:
         """The lightest and oldest first; `may_go` gets a change's weight and how many failures are newer in its block."""
@@ -136,11 +157,6 @@ class _Trimmer:
             self._operations += 1
             self._failures += block.weight is Weight.FAILURE
 
-    def said(self) -> str:
-        """What was left out, in words."""
-        words = [f"{self._changes} changes"] if self._changes else []
-        if self._operations:
-            words.append(
-                f"{self._operations} operations" + (f" ({self._failures} failed)" if self._failures else "")
-            )
-        return ", ".join(words)
+    def left_out(self) -> LeftOut:
+        """How much is not there."""
+        return LeftOut(self._changes, self._operations, self._failures)

@@ -19,6 +19,7 @@ from otelprogress.exceptions import AmbiguousOperation, UnknownOperation
 from otelprogress.model import semconv
 from otelprogress.model.events import Event, FeedEvent, OperationView, State
 from otelprogress.model.handles import MAX_CANDIDATES
+from otelprogress.model.news import wants_attention
 from otelprogress.protocol.cursor import CursorKey, seal
 from otelprogress.protocol.encoding import encode, encode_event, encode_operation
 from otelprogress.protocol.filters import Facts, Matcher, facts_of
@@ -207,7 +208,16 @@ class Hub:
                 if before == after:
                     after = before
                 encoded = encode_event(event, self._max_event_bytes)
-                self.ring.append(Entry(encoded, event.revision, after, before, terminal=item.terminal))
+                self.ring.append(
+                    Entry(
+                        encoded,
+                        event.revision,
+                        after,
+                        before,
+                        terminal=item.terminal,
+                        attention=wants_attention(event),
+                    )
+                )
                 run = self._touch(run_id)
                 run.facts = after
                 # The event carries the whole state: no tick is owed any more.
@@ -295,6 +305,11 @@ class Hub:
         """The number of the last change of a run, or of something below it; 0: it is not known."""
         run = self._runs.get(run_id)
         return 0 if run is None else run.change
+
+    def facts(self, run_id: str) -> Facts | None:
+        """What filters look at, of one run as it was last shown; `None`: unknown."""
+        run = self._runs.get(run_id)
+        return None if run is None else self._facts(run)
 
     def matching(
         self, matcher: Matcher, now_unix_ns: int, limit: int, *, changed_since: int | None = None
