@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 import sys
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from http import HTTPStatus
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,6 +31,7 @@ from otelprogress.feed.clock import SystemClock
 from otelprogress.feed.connection import ServerLimits
 from otelprogress.model.applied import TreeLimits
 from otelprogress.model.rules import RuleSet, parse_rules
+from otelprogress.protocol.messages import CommandStatus
 from otelprogress_collector import __version__, logs
 from otelprogress_collector.api.operation_metrics import OperationMetrics
 from otelprogress_collector.api.reading import UVICORN_OPTIONS, Reading
@@ -45,6 +48,7 @@ from otelprogress_collector.auth.tls import (
     server_context,
 )
 from otelprogress_collector.auth.tokens import ensure_own_token
+from otelprogress_collector.config import ENV_PREFIX
 from otelprogress_collector.exporters.backend import BackendConfig, parse_backends
 from otelprogress_collector.exporters.forwarder import Forwarder
 from otelprogress_collector.host import CollectorHost
@@ -66,7 +70,10 @@ from otelprogress_collector.store.factory import open_store
 if TYPE_CHECKING:
     from starlette.websockets import WebSocket
 
+    from otelprogress.mcp.starting import Starter
+    from otelprogress.protocol.messages import Command
     from otelprogress_collector.config import Config
+    from otelprogress_collector.mcp.mount import Mcp
     from otelprogress_collector.receivers.intake import Encoding, Intake, Signal
 
 _LOG: Final = logging.getLogger("otelprogress_collector")
@@ -74,6 +81,7 @@ DRAIN_S: Final = 3.0
 """How long clients may take to go once the collector ends."""
 EXPORT_DRAIN_S: Final = 2.0
 """How long backends have after that for what is queued; on disk the rest waits for the next start."""
+_MCP: Final = "otelprogress_collector.mcp.mount"
 _REPEATED: Final = ("authorization", "sec-websocket-protocol")
 
 
@@ -113,6 +121,8 @@ class Collector:
             OSError: what the system refuses.
         """
         config, clock = self.config, self._clock
+        # A second of imports, while the store is opened.
+        loading = asyncio.create_task(asyncio.to_thread(import_module, _MCP)) if config.mcp else None
         self._prepare_folder()
         tls = tls_of(config)
         http_listener = listen(config.host, config.http_port, setting="http_port", arguments=self._arguments)
@@ -201,11 +211,18 @@ class Collector:
             WebSocketRoute("/v1/worker", self._serve_worker),
             *self.reading.routes(),
         ]
+        self.mcp: Mcp | None = None
+        if loading is not None:
+            await loading
+            self.mcp = self._open_mcp(admission)
+            routes += self.mcp.routes()
         self._admission = admission
         self.host.start()
         self.monitor.start()
         self.maintenance.start()
         self.reading.start()
+        if self.mcp is not None:
+            await self.mcp.start()
         self._tasks.append(asyncio.create_task(self.authority.keep_fresh(), name="otelprogress-tokens"))
         await self._start_http(Starlette(routes=routes), http_listener, tls)
         if config.grpc:
@@ -243,6 +260,43 @@ class Collector:
             no_auth=config.no_auth,
         )
 
+    def _open_mcp(self, admission: CollectorAdmission) -> Mcp:
+        """The MCP server, once its libraries are loaded."""
+        from otelprogress_collector.mcp.mount import Mcp
+
+        config = self.config
+        return Mcp(
+            self.host,
+            self.authority,
+            admission=admission,
+            submit=self._submit_command,
+            address=self._address(),
+            no_auth=config.no_auth,
+            waits=config.mcp_waits,
+            starter=self._starter(),
+            version=__version__,
+        )
+
+    def _starter(self) -> Starter | None:
+        """Of the commands that the operator listed; what they start reports here."""
+        from otelprogress.mcp.starting import Starter, read_commands
+
+        if not self.config.commands:
+            return None
+        ours = ENV_PREFIX.upper()
+        environment = {name: value for name, value in os.environ.items() if not name.upper().startswith(ours)}
+        environment["OTELPROGRESS_COLLECTOR"] = self._address()
+        if self.own_token:
+            environment["OTELPROGRESS_TOKEN_FILE"] = str(self.config.data_path / "token")
+        return Starter(read_commands(self.config.commands), environment=environment)
+
+    async def _submit_command(self, command: Command, principal: Principal) -> CommandStatus:
+        return CommandStatus(command_id=command.command_id, status="unsupported")
+
+    def _address(self) -> str:
+        scheme = "https" if self.config.tls else "http"
+        return f"{scheme}://{_shown(self.config.host)}:{self.http_port}"
+
     async def _start_http(self, app: Starlette, listener: socket.socket, tls: TlsConfig | None) -> None:
         settings = uvicorn.Config(
             app,
@@ -275,8 +329,7 @@ class Collector:
 
     def _announce(self) -> None:
         config = self.config
-        scheme = "https" if config.tls else "http"
-        address = f"{scheme}://{_shown(config.host)}:{self.http_port}"
+        address = self._address()
         _LOG.info(
             "listening on %s (OTLP/HTTP, feed, REST)%s; %s of %s, %d operations, epoch %s",
             address,
@@ -378,6 +431,8 @@ class Collector:
         self._starting = True
         if self._runtime_path is not None:
             runtime_file.remove(self._runtime_path)
+        if self.mcp is not None:
+            self.mcp.drain()
         leaving = [self.reading.drain(DRAIN_S)]
         if self.config.grpc:
             leaving.append(self._grpc.stop(1.0))
@@ -388,6 +443,8 @@ class Collector:
         self._http.should_exit = True
         await self._serving
         await self.reading.stop()
+        if self.mcp is not None:
+            await self.mcp.stop()
         await self.maintenance.close()
         await self.host.close()
         await self.forwarder.stop(EXPORT_DRAIN_S)
