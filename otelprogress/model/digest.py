@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from otelprogress.model import formats
-from otelprogress.model.digest_budget import CHARS_PER_TOKEN, NOTHING, Block, Change, LeftOut, Weight, fit
+from otelprogress.model.digest_budget import NOTHING, Block, Change, LeftOut, Weight, fit, tokens
 from otelprogress.model.events import NO_STEP_INDEX, FeedEvent, OperationView, State, StepState, StepView
 from otelprogress.model.news import Reason
 from otelprogress.model.text import clean, slug
@@ -23,6 +23,7 @@ DEFAULT_MAX_TOKENS: Final = 800
 MAX_TEXT_CHARS: Final = 160
 MAX_CHOICES: Final = 16
 
+_LAST_LINE_TOKENS: Final = tokens("... left out: 999999 changes, 999999 operations (999999 failed)\n")
 _SAFE_WORD: Final = re.compile(r"[a-z0-9_-]{1,64}")
 _SAFE_NAME: Final = re.compile(r"[a-z_][a-z0-9_-]{0,63}")
 _POSITION: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -58,8 +59,7 @@ def render(
         position: where the next digest goes on; `[A-Za-z0-9._-]`, at most 64 characters.
         why: what made it speak.
         elapsed_s: since the last digest; `None`: there was none.
-        max_tokens: the budget, counted as three characters a token, which is on the safe side for English and too
-            low for scripts of which a character is a token. The first and the last line do not count.
+        max_tokens: the budget, as `digest_budget.tokens` counts. The first line comes whatever it is.
         previously: the operations as the reader knows them, by id. `None`: it knows nothing (or its position is too
             old), so the full state is rendered, and said to be full.
         left_out: what the caller did not even pass; said with what the budget leaves out.
@@ -73,18 +73,27 @@ def render(
     for event in events:
         by_run.setdefault(event.operation.id, []).append(event)
     blocks = [_block(view, by_run.get(view.id, ()), known.get(view.id)) for view in views]
-    missing = fit(blocks, max_tokens * CHARS_PER_TOKEN, left_out).said()
     passed = f" +{formats.duration(elapsed_s)}" if elapsed_s is not None else ""
-    lines = [
+    header = (
         f"@{position if _POSITION.fullmatch(position) else '-'}{passed} why: {why}{' full' if full else ''}"
-    ]
-    if full and any('"' in line for block in blocks for line in block.lines()):
+    )
+    room = max_tokens - tokens(header) - 1
+    if full and _has_text(blocks):
+        room -= tokens(DATA_NOTICE) + 1
+    if left_out != NOTHING or sum(block.tokens() for block in blocks) > room:
+        left_out = fit(blocks, room - _LAST_LINE_TOKENS, left_out)
+    lines = [header]
+    if full and _has_text(blocks):
         lines.append(DATA_NOTICE)
     for block in blocks:
         lines += block.lines()
-    if missing:
-        lines.append(f"... left out: {missing}")
+    if left_out != NOTHING:
+        lines.append(f"... left out: {left_out.said()}")
     return "\n".join(lines) + "\n"
+
+
+def _has_text(blocks: Iterable[Block]) -> bool:
+    return any('"' in line for block in blocks for line in block.lines())
 
 
 def is_safe_name(text: str) -> bool:
@@ -114,15 +123,17 @@ def _block(view: OperationView, events: Sequence[FeedEvent], before: OperationVi
         title=f"= {quoted(title)}" if shows_title else None,
         changes=changes,
         questions=[] if before is not None and before.input_id == view.input_id else _question(view),
-        weight=_weight(view),
+        weight=_weight(view, changes),
         updated_at_unix_ns=view.updated_at_unix_ns,
     )
 
 
-def _weight(view: OperationView) -> Weight:
+def _weight(view: OperationView, changes: Sequence[Change]) -> Weight:
     if view.state in _BAD:
         return Weight.FAILURE
-    return Weight.WARNING if view.input_id is not None or view.stalled else Weight.NORMAL
+    if view.input_id is not None or view.stalled:
+        return Weight.WARNING
+    return min(Weight.WARNING, max((change.weight for change in changes), default=Weight.NORMAL))
 
 
 def _status(view: OperationView) -> str:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otelprogress.model.digest import DATA_NOTICE, render
+from otelprogress.model.digest_budget import LeftOut, tokens
 from otelprogress.model.events import ChildCounts, Eta, FeedEvent, OperationView, State, StepState, StepView
 from tests.model import digest_grammar
 
@@ -278,22 +279,47 @@ def test_what_failed_outlives_what_went_well() -> None:
 
 def test_many_errors_of_one_operation_leave_its_line_and_the_newest() -> None:
     events = [event("operation.noted", view(), n, message=f"error {n}", level="error") for n in range(100)]
-    parsed = digest_grammar.parse(rendered([view()], events, previously=known(view()), max_tokens=40))
+    parsed = digest_grammar.parse(rendered([view()], events, previously=known(view()), max_tokens=80))
     assert parsed.operations[0].texts[-1] == "error 99"
     assert parsed.left_out["changes"] + len(parsed.operations[0].changes) == 100
 
 
 @pytest.mark.parametrize("max_tokens", [0, 5, 20, 50, 100, 400])
-def test_the_budget_holds(max_tokens: int) -> None:
+@pytest.mark.parametrize("new", [True, False])
+def test_the_budget_holds(max_tokens: int, new: bool) -> None:
     views = [
         view(n, message="x" * 100, level="error", state=State.FAILED, error_message="y" * 100)
         for n in range(40)
     ]
-    text = rendered(views, max_tokens=max_tokens)
-    body = [line for line in text.splitlines() if not line.startswith(("@", "#", "..."))]
-    assert sum(len(line) + 1 for line in body) <= 3 * max_tokens
+    text = rendered(views, max_tokens=max_tokens, previously=None if new else known(*views))
+    fixed = [line for line in text.splitlines() if line.startswith(("@", "#", "..."))]
+    least = sum(tokens(line) + 1 for line in fixed)
+    assert tokens(text) <= max(max_tokens, least)
     parsed = digest_grammar.parse(text)
     assert len(parsed.operations) + parsed.left_out.get("operations", 0) == 40
+
+
+def test_an_operation_with_a_warning_outlives_those_without() -> None:
+    warned = event("operation.noted", view(2), 1, message="row 7 rejected", level="warning")
+    shown = [view(n, updated_at_unix_ns=T0 + n) for n in range(2, 20)]
+    text = rendered(shown, [warned], previously=known(*shown), max_tokens=70)
+    parsed = digest_grammar.parse(text)
+    assert [one.handle for one in parsed.operations] == ["nightly_load-2"]
+
+
+def test_no_notice_of_quoted_text_where_the_budget_left_none() -> None:
+    text = rendered([view(title="of today")], max_tokens=30)
+    assert digest_grammar.parse(text).left_out == {"operations": 1}
+    assert DATA_NOTICE not in text
+
+
+def test_what_the_caller_left_out_is_said_with_what_did_not_fit() -> None:
+    def missing(**how: object) -> dict[str, int]:
+        left_out = LeftOut(changes=7, operations=3, failed=1)
+        return digest_grammar.parse(rendered([view(), view(3)], left_out=left_out, **how)).left_out
+
+    assert missing() == {"changes": 7, "operations": 3, "failed": 1}
+    assert missing(max_tokens=70) == {"changes": 7, "operations": 4, "failed": 1}
 
 
 hostile_text = st.text(alphabet=st.characters(codec=None), max_size=30) | st.sampled_from(
