@@ -45,7 +45,7 @@ class Agent:
 def position_of(text: str) -> str:
     """Where a digest says to go on."""
     assert text.startswith("@"), text
-    return text.split()[0]
+    return text.split(maxsplit=1)[0]
 
 
 def why_of(text: str) -> str:

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mcp.shared.exceptions import MCPError
 
 from otelprogress.model.events import State
 from otelprogress_collector.app import Collector
 from otelprogress_collector.auth import tokens
 from tests.collector.collecting import collecting
 from tests.collector.e2e.writing import Answer, Writer, ask, send
-from tests.mcp.kit import ERAS, LEGACY, MODERN, Agent, over_http, position_of, text_of, why_of
+from tests.mcp.kit import ERAS, MODERN, Agent, over_http, position_of, why_of
 from tests.waiting import aeventually
 
 
