@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from http import HTTPStatus
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -54,6 +53,7 @@ from otelprogress_collector.exporters.forwarder import Forwarder
 from otelprogress_collector.host import CollectorHost
 from otelprogress_collector.listening import LoopErrors, listen
 from otelprogress_collector.maintenance import Maintenance
+from otelprogress_collector.mcp.mount import Mcp
 from otelprogress_collector.monitor.monitor import Monitor
 from otelprogress_collector.otlp_conversion import to_protobuf
 from otelprogress_collector.receivers.admission import authenticate_with
@@ -73,7 +73,6 @@ if TYPE_CHECKING:
     from otelprogress.mcp.starting import Starter
     from otelprogress.protocol.messages import Command
     from otelprogress_collector.config import Config
-    from otelprogress_collector.mcp.mount import Mcp
     from otelprogress_collector.receivers.intake import Encoding, Intake, Signal
 
 _LOG: Final = logging.getLogger("otelprogress_collector")
@@ -81,7 +80,6 @@ DRAIN_S: Final = 3.0
 """How long clients may take to go once the collector ends."""
 EXPORT_DRAIN_S: Final = 2.0
 """How long backends have after that for what is queued; on disk the rest waits for the next start."""
-_MCP: Final = "otelprogress_collector.mcp.mount"
 _REPEATED: Final = ("authorization", "sec-websocket-protocol")
 
 
@@ -121,8 +119,6 @@ class Collector:
             OSError: what the system refuses.
         """
         config, clock = self.config, self._clock
-        # A second of imports, while the store is opened.
-        loading = asyncio.create_task(asyncio.to_thread(import_module, _MCP)) if config.mcp else None
         self._prepare_folder()
         tls = tls_of(config)
         http_listener = listen(config.host, config.http_port, setting="http_port", arguments=self._arguments)
@@ -211,10 +207,8 @@ class Collector:
             WebSocketRoute("/v1/worker", self._serve_worker),
             *self.reading.routes(),
         ]
-        self.mcp: Mcp | None = None
-        if loading is not None:
-            await loading
-            self.mcp = self._open_mcp(admission)
+        self.mcp = self._open_mcp(admission) if config.mcp else None
+        if self.mcp is not None:
             routes += self.mcp.routes()
         self._admission = admission
         self.host.start()
@@ -222,7 +216,7 @@ class Collector:
         self.maintenance.start()
         self.reading.start()
         if self.mcp is not None:
-            await self.mcp.start()
+            self.mcp.start()
         self._tasks.append(asyncio.create_task(self.authority.keep_fresh(), name="otelprogress-tokens"))
         await self._start_http(Starlette(routes=routes), http_listener, tls)
         if config.grpc:
@@ -261,9 +255,6 @@ class Collector:
         )
 
     def _open_mcp(self, admission: CollectorAdmission) -> Mcp:
-        """The MCP server, once its libraries are loaded."""
-        from otelprogress_collector.mcp.mount import Mcp
-
         config = self.config
         return Mcp(
             self.host,
@@ -279,10 +270,10 @@ class Collector:
 
     def _starter(self) -> Starter | None:
         """Of the commands that the operator listed; what they start reports here."""
-        from otelprogress.mcp.starting import Starter, read_commands
-
         if not self.config.commands:
             return None
+        from otelprogress.mcp.starting import Starter, read_commands
+
         ours = ENV_PREFIX.upper()
         environment = {name: value for name, value in os.environ.items() if not name.upper().startswith(ours)}
         environment["OTELPROGRESS_COLLECTOR"] = self._address()
@@ -522,6 +513,10 @@ def check(config: Config) -> Iterator[str]:
         yield f"backend   {backend.name}: {backend.protocol} to {backend.authority} ({', '.join(backend.signals)})"
     for rule in rules:
         yield f"rule      {rule}"
+    if config.mcp and config.commands:
+        from otelprogress.mcp.starting import Starter, read_commands
+
+        yield f"commands  {Starter(read_commands(config.commands)).described()}"
 
 
 def run(config: Config) -> bool:

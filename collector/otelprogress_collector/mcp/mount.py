@@ -1,4 +1,4 @@
-"""`/mcp`: the MCP server on the collector's port, streamable HTTP, both eras of the protocol.
+"""`/mcp` on the collector's port: the door, which is there from the start, and behind it what is loaded when it is first used.
 
 In front of the SDK stand the collector's own lists of hosts and origins and its rule about where a token may stand, so
 that they are the same for everything on the port. The SDK asks for the token, and the collector's authority judges it.
@@ -8,45 +8,38 @@ from __future__ import annotations
 
 import asyncio
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
 
-from mcp.server.auth.settings import AuthSettings
-from mcp.server.transport_security import TransportSecuritySettings
-from pydantic import AnyHttpUrl
 from starlette.responses import PlainTextResponse
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
-from otelprogress.mcp.calls import Calls
-from otelprogress.mcp.server import build_server
-from otelprogress.mcp.starting import Starter
 from otelprogress.mcp.waits import Places
 from otelprogress_collector.auth.admission import CollectorAdmission, Refusal, token_of
-from otelprogress_collector.auth.principal import READ, Authority
 from otelprogress_collector.mcp.source import HubSource, Submit
-from otelprogress_collector.mcp.tokens import Tokens
 
 if TYPE_CHECKING:
+    from otelprogress.mcp.starting import Starter
+    from otelprogress_collector.auth.principal import Authority
     from otelprogress_collector.host import CollectorHost
+    from otelprogress_collector.mcp.endpoint import Endpoint
 
 PATH: Final = "/mcp"
-MAX_REQUEST_BYTES: Final = 256 * 1024
-MAX_SESSIONS: Final = 1_000
-"""Of the older era, which has some."""
-SESSION_IDLE_S: Final = 900.0
+_ENDPOINT: Final = "otelprogress_collector.mcp.endpoint"
 
 
 class Mcp:
-    """The MCP endpoint.
+    """The MCP server of a collector.
 
     Args:
         host: what is served.
         authority: judges tokens.
         admission: judges the `Host` and `Origin` headers.
         submit: takes commands.
+        waits: at a time, of one principal.
         address: of this collector, `http://HOST:PORT`.
         no_auth: nobody needs a token.
-        waits: at a time, of one principal.
         starter: of the commands that the operator listed; `None`: none were.
         version: told to clients.
     """
@@ -58,36 +51,24 @@ class Mcp:
         *,
         admission: CollectorAdmission,
         submit: Submit,
+        waits: int,
         address: str,
         no_auth: bool,
-        waits: int,
         starter: Starter | None = None,
         version: str = "",
     ) -> None:
-        tokens = Tokens(authority, host.clock)
+        self._authority = authority
         self._admission = admission
+        self._settings: dict[str, Any] = {
+            "address": address,
+            "no_auth": no_auth,
+            "starter": starter,
+            "version": version,
+        }
         self._source = HubSource(host, authority, submit)
         self._places = Places(per_viewer=waits)
-        server = build_server(
-            Calls(self._source, starter=starter, places=self._places), tokens.viewer_of, version=version
-        )
-        self._app = server.streamable_http_app(
-            streamable_http_path=PATH,
-            max_request_body_size=MAX_REQUEST_BYTES,
-            max_sessions=MAX_SESSIONS,
-            session_idle_timeout=SESSION_IDLE_S,
-            # The lists of this port were asked before.
-            transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
-            auth=None
-            if no_auth
-            else AuthSettings(
-                issuer_url=AnyHttpUrl(address), resource_server_url=None, required_scopes=[READ]
-            ),
-            token_verifier=None if no_auth else tokens,
-        )
-        self._sessions = server.session_manager
-        self._task: asyncio.Task[None] | None = None
-        self._ended = asyncio.Event()
+        self._opening = asyncio.Lock()
+        self._endpoint: Endpoint | None = None
         self._draining = False
 
     @property
@@ -99,18 +80,9 @@ class Mcp:
         """For the application that serves the port."""
         return [Route(PATH, self)]
 
-    async def start(self) -> None:
+    def start(self) -> None:
         """Before the first request, on the running loop."""
         self._source.start()
-        started = asyncio.Event()
-        self._task = asyncio.create_task(self._run(started), name="otelprogress-mcp")
-        await started.wait()
-
-    async def _run(self, started: asyncio.Event) -> None:
-        # A task group has to be left by the task that entered it, whoever calls `stop`.
-        async with self._sessions.run():
-            started.set()
-            await self._ended.wait()
 
     def drain(self) -> None:
         """Have those who wait answer, and take no more requests."""
@@ -119,9 +91,8 @@ class Mcp:
 
     async def stop(self) -> None:
         """End what is left."""
-        self._ended.set()
-        if self._task is not None:
-            await asyncio.gather(self._task, return_exceptions=True)
+        if self._endpoint is not None:
+            await self._endpoint.stop()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -130,7 +101,19 @@ class Mcp:
             answer = PlainTextResponse(refusal.text, refusal.status, headers={"Cache-Control": "no-store"})
             await answer(scope, receive, send)
             return
-        await self._app(scope, receive, send)
+        await (await self._opened())(scope, receive, send)
+
+    async def _opened(self) -> Endpoint:
+        async with self._opening:
+            if self._endpoint is None:
+                # On a thread: everybody else is served meanwhile.
+                module = await asyncio.to_thread(import_module, _ENDPOINT)
+                endpoint: Endpoint = module.Endpoint(
+                    self._source, self._authority, self._places, path=PATH, **self._settings
+                )
+                await endpoint.start()
+                self._endpoint = endpoint
+            return self._endpoint
 
     def _refusal(self, scope: Scope) -> Refusal | None:
         server = scope.get("server")
@@ -140,7 +123,7 @@ class Mcp:
         if refusal is None:
             _, refusal = token_of(_values(scope, b"authorization"), ())
             if refusal is not None and refusal.status is HTTPStatus.UNAUTHORIZED:
-                refusal = None  # the SDK says how to log in
+                refusal = None  # the SDK says what is asked for
         if refusal is None and self._draining:
             refusal = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "The collector ends or restarts.\n")
         return refusal
