@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from otelprogress.cli import demo, doctor, listing, show, tail, wait, watch
+from otelprogress.cli import demo, doctor, listing, mcp, show, tail, wait, watch
 from otelprogress.cli.exit_codes import ExitCode, of_error
 from otelprogress.cli.output import prepare_streams, remark
 from otelprogress.exceptions import ProgressError
@@ -101,6 +101,7 @@ app.command("tail")(tail.tail)
 app.command("wait")(wait.wait)
 app.command("doctor")(doctor.doctor)
 app.command("demo")(demo.demo)
+app.command("mcp")(mcp.mcp)
 
 
 def main() -> None:
