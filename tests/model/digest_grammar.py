@@ -30,7 +30,7 @@ STATUS = re.compile(
 TITLE = re.compile(rf"= ({STRING})")
 CHANGE = (
     rf"started|stalled|heard again|paused|resumed(?: after {DURATION})?|cancelled|[!xi](?: \(\+\d+ more\))?|x failed"
-    rf"|x lost by {NAME}|[+x-] {NAME}(?: {DURATION})?|[+x-](?: {DURATION})?|gap: {NAME}|{NAME} (?:applied|refused)"
+    rf"|x lost by {NAME}|[+x-] {NAME}(?: {DURATION})?|[+x-](?: {DURATION})?|gap: {NAME}|{NAME} (?:accepted|applied|refused)"
 )
 CHANGES = re.compile(rf"(?P<words>(?:{CHANGE})(?:; (?:{CHANGE}))*)(?: (?P<text>{STRING}))?")
 QUESTION = re.compile(
