@@ -30,7 +30,6 @@ from otelprogress.feed.clock import SystemClock
 from otelprogress.feed.connection import ServerLimits
 from otelprogress.model.applied import TreeLimits
 from otelprogress.model.rules import RuleSet, parse_rules
-from otelprogress.protocol.messages import CommandStatus
 from otelprogress_collector import __version__, logs
 from otelprogress_collector.api.operation_metrics import OperationMetrics
 from otelprogress_collector.api.reading import UVICORN_OPTIONS, Reading
@@ -47,6 +46,7 @@ from otelprogress_collector.auth.tls import (
     server_context,
 )
 from otelprogress_collector.auth.tokens import ensure_own_token
+from otelprogress_collector.commanding import Commanding
 from otelprogress_collector.config import ENV_PREFIX
 from otelprogress_collector.exporters.backend import BackendConfig, parse_backends
 from otelprogress_collector.exporters.forwarder import Forwarder
@@ -71,7 +71,6 @@ if TYPE_CHECKING:
     from starlette.websockets import WebSocket
 
     from otelprogress.mcp.starting import Starter
-    from otelprogress.protocol.messages import Command
     from otelprogress_collector.config import Config
     from otelprogress_collector.receivers.intake import Encoding, Intake, Signal
 
@@ -166,6 +165,9 @@ class Collector:
             interests=self._interests,
             silent_lease_s=config.silent_lease_s,
         )
+        links = self.monitor.links
+        self.commanding = Commanding(self.host, links)
+        links.on_connected, links.on_status = self.commanding.connected, self.commanding.received
         self.maintenance = Maintenance(
             self.store,
             self.host,
@@ -184,6 +186,7 @@ class Collector:
             collect=self._collect,
             limits=ServerLimits(max_feed_clients=config.max_connections, max_unauthenticated=1_024),
             server_info={"version": __version__, "kind": "collector"},
+            commanding=self.commanding,
         )
         limits = Limits(
             max_request_bytes=config.max_request_bytes, max_inflated_bytes=config.max_request_bytes
@@ -260,7 +263,7 @@ class Collector:
             self.host,
             self.authority,
             admission=admission,
-            submit=self._submit_command,
+            commanding=self.commanding,
             address=self._address(),
             no_auth=config.no_auth,
             waits=config.mcp_waits,
@@ -280,9 +283,6 @@ class Collector:
         if self.own_token:
             environment["OTELPROGRESS_TOKEN_FILE"] = str(self.config.data_path / "token")
         return Starter(read_commands(self.config.commands), environment=environment)
-
-    async def _submit_command(self, command: Command, principal: Principal) -> CommandStatus:
-        return CommandStatus(command_id=command.command_id, status="unsupported")
 
     def _address(self) -> str:
         scheme = "https" if self.config.tls else "http"
@@ -428,6 +428,7 @@ class Collector:
         if self.config.grpc:
             leaving.append(self._grpc.stop(1.0))
         await asyncio.gather(*leaving)
+        self.commanding.close()
         await self.monitor.close()
         # Requests that are cut now are no news.
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)

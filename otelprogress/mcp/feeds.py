@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Collection
 from contextlib import suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from otelprogress.exceptions import FeedDenied, FeedError, InvalidValue, ProgressError, UnknownOperation
 from otelprogress.feed.clock import Clock, SystemClock
@@ -134,8 +134,7 @@ class FeedsSource:
 
     async def command(self, viewer: Viewer, command: Command) -> CommandStatus:
         """See `Source`."""
-        commanding: Any = self._client
-        status: CommandStatus = await commanding.command(
+        return await self._client.command(
             command.operation,
             command.action,
             arguments=command.arguments,
@@ -143,7 +142,6 @@ class FeedsSource:
             deadline_s=command.deadline_s,
             command_id=command.command_id,
         )
-        return status
 
 
 class MirrorFollowing:

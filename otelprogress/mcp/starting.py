@@ -1,8 +1,8 @@
 """Commands that an operator listed, started for a model: never free text.
 
-A command is a list of arguments with `{names}` in them, and a flat JSON schema of what may stand there. Each string has
-to be an `enum`, a `const` or to match a `pattern` as a whole, so that whoever calls chooses and does not write. Nothing
-goes through a shell. `otelprogress run --detach` runs it: it lives on when this server ends, is an operation with the
+A command is a list of arguments with `{names}` in them, and a JSON schema of a primitive for each. A string has to have
+an `enum`, or a `pattern` that it matches as a whole, so that whoever calls chooses and does not write. Nothing goes
+through a shell. `otelprogress run --detach` runs it: it lives on when this server ends, is an operation with the
 label it was given, a child of the caller's trace, and can be cancelled and paused like any other.
 """
 
@@ -20,19 +20,16 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError
 
 from otelprogress.exceptions import InvalidValue
 from otelprogress.mcp.refusal import Refusal
-from otelprogress.model import digest
+from otelprogress.model import digest, input_schema
 
 STARTS_WITHIN_S: Final = 15.0
 """How long `otelprogress run --detach` may take to say that the command runs."""
 MAX_COMMANDS: Final = 64
 _NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,47}")
 _PLACEHOLDER: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
-_KINDS: Final = frozenset({"string", "integer", "number", "boolean"})
 _RUNNER: Final = (sys.executable, "-m", "otelprogress.cli.main")
 _SHOWN_CHARS: Final = 400
 
@@ -46,7 +43,7 @@ class Startable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     description: str = ""
     """For the model."""
     schema: dict[str, Any] = {}
-    """The properties by name, each a JSON schema of a primitive; `required` is what has no default, unless it says
+    """The arguments by name, each a JSON schema of a primitive. What has no `default` is required, unless it says
     `"optional": true`."""
     directory: str | None = None
     """Where it runs; `None`: where this server does."""
@@ -177,22 +174,32 @@ def check(name: str, command: Startable) -> None:
 def _check_property(key: str, said: Any) -> None:
     if not isinstance(said, dict):
         raise InvalidValue(f"schema.{key} is no JSON schema")
+    pattern = said.get("pattern")
+    if pattern is not None:
+        try:
+            re.compile(pattern)
+        except (re.error, TypeError) as error:
+            raise InvalidValue(f"schema.{key}: `pattern`: {error}") from None
     try:
-        Draft202012Validator.check_schema(said)
-    except SchemaError as error:
-        raise InvalidValue(f"schema.{key}: {error.message}") from None
-    if refused := {"$ref", "$dynamicRef", "anyOf", "oneOf", "allOf", "not", "if"} & set(said):
-        raise InvalidValue(f"schema.{key}: a primitive needs no {', '.join(sorted(refused))}")
-    choices = [said["const"]] if "const" in said else said.get("enum")
-    if choices is not None:
-        if not all(isinstance(one, str | int | float) for one in choices):
-            raise InvalidValue(f"schema.{key}: choices are primitives")
-    elif said.get("type") not in _KINDS:
-        raise InvalidValue(f"schema.{key}: `type` is one of {', '.join(sorted(_KINDS))}")
-    elif said["type"] == "string" and "pattern" not in said:
-        raise InvalidValue(
-            f"schema.{key}: a string needs `enum`, `const` or `pattern`: free text is not taken"
-        )
+        input_schema.check_schema(_primitive(said))
+    except InvalidValue as error:
+        raise InvalidValue(f"schema.{key}: {error}") from None
+    if "enum" not in said:
+        kind = said.get("type")
+        if kind is None or kind == "object":
+            raise InvalidValue(f"schema.{key} needs `enum`, or a `type` that is a primitive")
+        if kind == "string" and pattern is None:
+            raise InvalidValue(f"schema.{key}: a string needs `enum` or `pattern`: free text is not taken")
+    if "default" in said:
+        try:
+            _fitting(key, said, said["default"])
+        except Refusal as refused:
+            raise InvalidValue(f"its default: {refused}") from None
+
+
+def _primitive(said: Mapping[str, Any]) -> dict[str, Any]:
+    """A property's schema without what is looked at here."""
+    return {name: value for name, value in said.items() if name not in ("pattern", "optional")}
 
 
 def arguments_of(name: str, command: Startable, given: Mapping[str, Any]) -> list[str]:
@@ -230,14 +237,14 @@ def _is_chosen(item: str, command: Startable) -> bool:
 
 
 def _fitting(key: str, said: Mapping[str, Any], value: Any) -> str:
-    error = next(Draft202012Validator(dict(said)).iter_errors(value), None)
-    if error is not None:
-        raise Refusal(f"invalid arguments: {key}: {error.message[:200]}")
-    text = _as_text(value)
+    try:
+        text = _as_text(input_schema.checked(_primitive(said), value))
+    except InvalidValue as wrong:
+        raise Refusal(f"invalid arguments: {key}: {wrong}") from None
     pattern = said.get("pattern")
-    # JSON schema's patterns match anywhere in a text, and `$` before a line end too.
+    # JSON schema's patterns match anywhere in a text; here it is the whole.
     if pattern is not None and not re.fullmatch(pattern, text):
-        raise Refusal(f"invalid arguments: {key}: {text[:100]!r} does not match {pattern!r} as a whole")
+        raise Refusal(f"invalid arguments: {key}: {digest.quoted(text)} does not match {pattern} as a whole")
     if not text.isprintable():
         raise Refusal(f"invalid arguments: {key} has characters that cannot be printed")
     return text
@@ -252,10 +259,10 @@ def _as_text(value: Any) -> str:
 def _described(name: str, command: Startable) -> str:
     parts = []
     for key, said in command.schema.items():
-        choices = [said["const"]] if "const" in said else said.get("enum")
-        kind = "|".join(_as_text(one) for one in choices) if choices else said["type"]
-        if "pattern" in said:
-            kind = f"/{said['pattern']}/"
+        if "enum" in said:
+            kind = "|".join(_as_text(one) for one in said["enum"])
+        else:
+            kind = f"/{said['pattern']}/" if "pattern" in said else said["type"]
         with contextlib.suppress(KeyError):
             kind += f" = {_as_text(said['default'])}"
         parts.append(f"{key}{'?' if said.get('optional') else ''}: {kind}")

@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from otelprogress.mcp.waits import Places
 from otelprogress_collector.auth.admission import CollectorAdmission, Refusal, token_of
-from otelprogress_collector.mcp.source import HubSource, Submit
+from otelprogress_collector.mcp.source import Commanding, HubSource
 
 if TYPE_CHECKING:
     from otelprogress.mcp.starting import Starter
@@ -36,7 +36,7 @@ class Mcp:
         host: what is served.
         authority: judges tokens.
         admission: judges the `Host` and `Origin` headers.
-        submit: takes commands.
+        commanding: takes commands.
         waits: at a time, of one principal.
         address: of this collector, `http://HOST:PORT`.
         no_auth: nobody needs a token.
@@ -50,7 +50,7 @@ class Mcp:
         authority: Authority,
         *,
         admission: CollectorAdmission,
-        submit: Submit,
+        commanding: Commanding,
         waits: int,
         address: str,
         no_auth: bool,
@@ -65,7 +65,7 @@ class Mcp:
             "starter": starter,
             "version": version,
         }
-        self._source = HubSource(host, authority, submit)
+        self._source = HubSource(host, authority, commanding)
         self._places = Places(per_viewer=waits)
         self._opening = asyncio.Lock()
         self._endpoint: Endpoint | None = None

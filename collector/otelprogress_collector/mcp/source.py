@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Final, Protocol
 
 from otelprogress.mcp.refusal import Refusal
 from otelprogress.mcp.source import Listing, Since, Status, Taken, Viewer, Wanted, is_named
 from otelprogress.model.events import OUTCOMES, FeedEvent, OperationView, State
+from otelprogress.protocol.command_desk import Asker
 from otelprogress.protocol.digests import changes_since
 from otelprogress.protocol.filters import Matcher
 from otelprogress.protocol.messages import Command, CommandStatus, Filter
@@ -19,9 +20,6 @@ from otelprogress_collector.auth.principal import Authority, Principal
 if TYPE_CHECKING:
     from otelprogress.model.tree import Applied
     from otelprogress_collector.host import CollectorHost
-
-Submit = Callable[[Command, Principal], Awaitable[CommandStatus]]
-"""Gives a principal's command to the worker that it is for."""
 
 MAX_HEARD: Final = 4_096
 """Events kept for one who follows until they are taken; over it the oldest go."""
@@ -35,6 +33,13 @@ _STATES: Final[Mapping[Status, tuple[State, ...]]] = {
     "ended": tuple(OUTCOMES),
     "failed": (State.FAILED, State.LOST),
 }
+
+
+class Commanding(Protocol):
+    """The part of `commanding.Commanding` that the tools use."""
+
+    def submit(self, command: Command, asker: Asker, matcher: Matcher, now_unix_ns: int) -> CommandStatus:
+        """Judge a command and pass it on. Only while the host is readable."""
 
 
 class CollectorViewer(Viewer, frozen=True, kw_only=True):
@@ -51,13 +56,13 @@ class HubSource:
     Args:
         host: has the hub.
         authority: says what was revoked.
-        submit: takes commands.
+        commanding: takes commands.
     """
 
-    def __init__(self, host: CollectorHost, authority: Authority, submit: Submit) -> None:
+    def __init__(self, host: CollectorHost, authority: Authority, commanding: Commanding) -> None:
         self.host = host
         self._authority = authority
-        self._submit = submit
+        self._commanding = commanding
         self._of_runs: dict[str, dict[HubFollowing, None]] = {}
         self._of_all: dict[HubFollowing, None] = {}
         self._unlisten: Callable[[], None] | None = None
@@ -153,7 +158,15 @@ class HubSource:
 
     async def command(self, viewer: Viewer, command: Command) -> CommandStatus:
         """See `Source`."""
-        return await self._submit(command, _known(viewer).principal)
+        principal = _known(viewer).principal
+        await self.host.readable()
+        self.check(viewer)
+        return self._commanding.submit(
+            command,
+            Asker(actor=principal.actor, scopes=principal.scopes, tenant=principal.tenant),
+            matcher_of(viewer),
+            self.host.clock.time_unix_ns(),
+        )
 
     def view(self, run_id: str, *, steps: bool = True) -> OperationView | None:
         """A run as it stands. Only while the host is readable."""

@@ -16,6 +16,8 @@ from otelprogress.mcp.calls import Calls
 from otelprogress.mcp.refusal import Refusal
 from otelprogress.mcp.source import ALL_SCOPES, Wanted
 from otelprogress.model.events import Event
+from otelprogress.protocol.command_desk import Asker
+from otelprogress.protocol.filters import Matcher
 from otelprogress.protocol.messages import Command, CommandStatus
 from otelprogress_collector.auth.principal import Principal
 from otelprogress_collector.mcp.source import CollectorViewer, HubSource
@@ -47,15 +49,15 @@ class HubWorld:
     def __init__(self) -> None:
         self.host = ApplyingHost()
         self.authority = FakeAuthority()
-        self.source = HubSource(self.host, self.authority, self.submit)
+        self.source = HubSource(self.host, self.authority, self)
         self.viewer = viewer()
         self.commands: list[Command] = []
-        self.principals: list[Principal] = []
+        self.askers: list[Asker] = []
         self.answer = lambda command: CommandStatus(command_id=command.command_id, status="unsupported")
 
-    async def submit(self, command: Command, principal: Principal) -> CommandStatus:
+    def submit(self, command: Command, asker: Asker, matcher: Matcher, now_unix_ns: int) -> CommandStatus:
         self.commands.append(command)
-        self.principals.append(principal)
+        self.askers.append(asker)
         return self.answer(command)
 
     async def publish(self, *events: Event) -> None:
@@ -190,4 +192,4 @@ async def test_a_command_is_given_in_the_name_of_the_principal(world: HubWorld, 
     await world.publish(started())
     with pytest.raises(Refusal, match="unsupported"):
         await calls.cancel(world.viewer, arguments.CancelArguments(id="nightly_load-1"))
-    assert [principal.actor for principal in world.principals] == ["ada"]
+    assert [asker.actor for asker in world.askers] == ["ada"]
