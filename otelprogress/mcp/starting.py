@@ -78,6 +78,7 @@ class Starter:
         self._commands = dict(commands)
         self._environment = environment
         self._runner = tuple(runner)
+        self._ending: set[asyncio.Task[int]] = set()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -115,6 +116,10 @@ class Starter:
         await self._run(label, argv, command.directory, environment)
         return label
 
+    async def settle(self) -> None:
+        """Wait until nothing is being started any more."""
+        await asyncio.gather(*self._ending)
+
     async def _run(
         self, label: str, argv: Sequence[str], directory: str | None, environment: Mapping[str, str]
     ) -> None:
@@ -134,15 +139,17 @@ class Starter:
                 )
             except OSError as error:
                 raise Refusal(f"not started: {error.strerror or error}") from None
-            try:
-                async with asyncio.timeout(STARTS_WITHIN_S):
-                    code = await process.wait()
-            except TimeoutError:
+            # Whoever asked may leave; the process is waited for all the same.
+            ending = asyncio.create_task(process.wait())
+            self._ending.add(ending)
+            ending.add_done_callback(self._ending.discard)
+            await asyncio.wait([ending], timeout=STARTS_WITHIN_S)
+            if not ending.done():
                 raise Refusal(
                     f"not known whether it started: nothing was said within {STARTS_WITHIN_S:g} s; "
                     f"if it did, its id is {label}"
-                ) from None
-            if code:
+                )
+            if code := ending.result():
                 said.seek(0)
                 words = said.read()[-_SHOWN_CHARS:].decode("utf-8", "replace")
                 raise Refusal(f"not started: exit code {code}: {digest.quoted(words)}")
