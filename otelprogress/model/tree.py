@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from otelprogress.exceptions import IllegalTransition, InvalidRecord
+from otelprogress.exceptions import IllegalTransition
 from otelprogress.model import semconv
 from otelprogress.model.applied import (
     DEFAULT_LIMITS,
@@ -24,7 +24,7 @@ from otelprogress.model.applied import (
     TreeStats,
     publish,
 )
-from otelprogress.model.bounds import check_durable, check_run_id, repaired
+from otelprogress.model.bounds import check_durable, check_run_id, refused_run_id, repaired
 from otelprogress.model.carriers import Carrier, Lane, admit, give_up
 from otelprogress.model.changes import Changes
 from otelprogress.model.events import OUTCOMES, Event, OperationView, Source, State
@@ -118,7 +118,8 @@ class OperationTree:
                 self.stats.after_end += 1
                 return []
         elif run.tenant != event.tenant:
-            raise InvalidRecord(f"run {run.id} belongs to another tenant")
+            # Another tenant's: in the words of an id that cannot be, for nobody learns what others have.
+            raise refused_run_id(run.id)
         source = event.source
         if source is Source.LOG:
             if not run.log_seen:
