@@ -150,6 +150,7 @@ class Collector:
             to_protobuf=to_protobuf,
             durability=config.durability,
             clock=clock,
+            redact=config.redact_exports,
         )
         await self.forwarder.start()
         self.monitor = Monitor(
@@ -367,7 +368,7 @@ class Collector:
         yield from host_lines(self.host)
         yield from monitor_lines(self.monitor)
         yield from store_lines(self.store, self.maintenance)
-        yield from exporter_lines(self.forwarder.stats())
+        yield from exporter_lines(self.forwarder.stats(), self.forwarder.unreadable)
         if self.config.operation_metrics:
             yield from self.operation_metrics.samples()
 

@@ -139,6 +139,10 @@ class Config(BaseSettings):
     exporters: tuple[dict[str, Any], ...] = Field(
         (), description="OTLP backends, with settings of their own."
     )
+    redact_exports: bool = Field(
+        False,
+        description="Take secrets out of what is forwarded, and out of its queues, as out of the store; by default every byte stays.",
+    )
     self_otlp: str = Field("", description="OTLP endpoint for the collector's own traces; by default none.")
 
     # What it says.

@@ -147,6 +147,31 @@ async def test_its_own_spans_go_to_an_endpoint_of_their_own_and_nowhere_else(tmp
         assert {span.name for span in backend.spans()} == {"nightly load"}
 
 
+async def test_secrets_go_to_no_backend_when_that_is_asked_for(tmp_path):
+    canary = "c4n4ry" + "Q7x9" * 6
+    program = f"""
+import otelprogress as progress
+from opentelemetry import trace
+progress.configure(feed=False, view="off", history=False, service_name="etl")
+with progress.operation("load {{password={canary}}}") as run:
+    trace.get_current_span().set_attribute("db.password", "{canary}")
+    run.note("sent Bearer {canary} along")
+"""
+    with HttpReceiver() as backend:
+        async with collecting(tmp_path, export_otlp=[backend.url], redact_exports=True) as collector:
+            assert (
+                await _run_async(program, OTELPROGRESS_COLLECTOR=f"http://127.0.0.1:{collector.http_port}")
+                == 0
+            )
+            await aeventually(lambda: _complete([one.event_name for one in backend.log_records()]))
+            await aeventually(lambda: [one for one in backend.spans() if "load" in one.name])
+        received = b"".join(one.body for one in backend.received)
+    assert canary.encode() not in received
+    assert b"load {password=[redacted]}" in received
+    kept = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert canary.encode() not in kept
+
+
 async def _listed(collector: Collector) -> list[dict]:
     async with aiohttp.ClientSession() as http:
         url = f"http://127.0.0.1:{collector.http_port}/v1/operations"
