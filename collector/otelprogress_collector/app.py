@@ -34,7 +34,6 @@ from otelprogress_collector.api.operation_metrics import OperationMetrics
 from otelprogress_collector.api.reading import UVICORN_OPTIONS, Reading
 from otelprogress_collector.auth.admission import CollectorAdmission, Refusal, token_of
 from otelprogress_collector.auth.authority import AuthConfig, open_authority
-from otelprogress_collector.auth.jwt_tokens import JwtConfig
 from otelprogress_collector.auth.principal import Principal
 from otelprogress_collector.auth.rate import RateLimits, TokenBuckets
 from otelprogress_collector.auth.tls import (
@@ -61,6 +60,7 @@ from otelprogress_collector.receivers.otlp_http import routes as ingest_routes
 from otelprogress_collector.recording import open_hub
 from otelprogress_collector.self_metrics import exporter_lines, host_lines, monitor_lines, store_lines
 from otelprogress_collector.self_traces import SelfTraces, TracedIngest
+from otelprogress_collector.settings_summary import issuer_lines, jwt_configs, limit_lines, tls_lines
 from otelprogress_collector.store.factory import open_store
 
 if TYPE_CHECKING:
@@ -236,7 +236,7 @@ class Collector:
                 tokens_file = None
         return AuthConfig(
             tokens_file=tokens_file,
-            jwt=tuple(JwtConfig(**issuer.model_dump()) for issuer in config.jwt),
+            jwt=jwt_configs(config),
             deny_list_file=Path(config.deny_list_file) if config.deny_list_file else None,
             required_for_ingest=ingest_needs_token(
                 config.host, ingest_token=config.ingest_token, no_auth=config.no_auth
@@ -460,10 +460,14 @@ def check(config: Config) -> Iterator[str]:
     yield f"http      {'https' if tls else 'http'}://{_shown(config.host)}:{config.http_port}"
     yield f"grpc      {_shown(config.host)}:{config.grpc_port}" if config.grpc else "grpc      off"
     yield f"store     {config.durability} in {config.data_path}"
+    yield from limit_lines(config)
+    yield from tls_lines(tls)
     needed = ingest_needs_token(config.host, ingest_token=config.ingest_token, no_auth=config.no_auth)
     yield f"tokens    {'none' if config.no_auth else 'for everything' if needed else 'for everything but OTLP'}"
+    yield from issuer_lines(config)
+    how = ", without secrets" if config.redact_exports else ""
     for backend in backends_of(config):
-        yield f"backend   {backend.name}: {backend.protocol} to {backend.authority} ({', '.join(backend.signals)})"
+        yield f"backend   {backend.name}: {backend.protocol} to {backend.authority} ({', '.join(backend.signals)}{how})"
     for rule in rules:
         yield f"rule      {rule}"
 

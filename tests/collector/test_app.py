@@ -265,6 +265,30 @@ def test_the_settings_can_be_looked_at_without_starting_anything(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_unknown_variable_is_refused_by_every_command_as_an_unknown_key_is(tmp_path):
+    config = tmp_path / "collector.toml"
+    config.write_text("http_prot = 1")
+    for command in ("check-config", "serve"):
+        for arguments, environment, named in (
+            ([], {"OTELPROGRESS_COLLECTOR_HTTP_PROT": "1"}, "OTELPROGRESS_COLLECTOR_HTTP_PORT"),
+            (["--config", str(config)], {}, "http_port"),
+        ):
+            answer = subprocess.run(
+                [
+                    *(sys.executable, "-m", "otelprogress_collector", command, *arguments),
+                    *("--data-dir", str(tmp_path / "data")),
+                ],
+                env=os.environ | environment,
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+            assert answer.returncode == 2
+            assert f"no such setting; did you mean {named}?" in answer.stderr
+    assert not (tmp_path / "data").exists()
+
+
 def test_tokens_are_made_listed_and_revoked_from_the_command_line(tmp_path):
     def command(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
