@@ -61,6 +61,7 @@ from otelprogress_collector.recording import open_hub
 from otelprogress_collector.self_metrics import exporter_lines, host_lines, monitor_lines, store_lines
 from otelprogress_collector.self_traces import SelfTraces, TracedIngest
 from otelprogress_collector.settings_summary import issuer_lines, jwt_configs, limit_lines, tls_lines
+from otelprogress_collector.store.data_dir import check_mode
 from otelprogress_collector.store.factory import open_store
 
 if TYPE_CHECKING:
@@ -222,6 +223,8 @@ class Collector:
                 raise InvalidValue(
                     f"data_dir {self.config.data_path} cannot be used: {error.strerror}"
                 ) from error
+            if warning := check_mode(self.config.data_path):
+                _LOG.warning("%s", warning)
 
     def _auth(self) -> AuthConfig:
         config = self.config
@@ -451,6 +454,7 @@ def check(config: Config) -> Iterator[str]:
 
     Raises:
         InvalidValue: a setting that cannot be meant.
+        StoreUnavailable: a data folder that others may write to.
     """
     tls = tls_of(config)
     rules = parse_rules(config.rules)
@@ -460,6 +464,8 @@ def check(config: Config) -> Iterator[str]:
     yield f"http      {'https' if tls else 'http'}://{_shown(config.host)}:{config.http_port}"
     yield f"grpc      {_shown(config.host)}:{config.grpc_port}" if config.grpc else "grpc      off"
     yield f"store     {config.durability} in {config.data_path}"
+    if config.data_path.is_dir() and (warning := check_mode(config.data_path)):
+        yield f"warning   {warning}"
     yield from limit_lines(config)
     yield from tls_lines(tls)
     needed = ingest_needs_token(config.host, ingest_token=config.ingest_token, no_auth=config.no_auth)

@@ -224,6 +224,39 @@ def test_the_command_line_says_a_taken_port_in_one_line(tmp_path):
     assert "This would work: otelprogress-collector serve" in answer.stderr
 
 
+@pytest.mark.parametrize("durability", ["memory", "disk"])
+async def test_a_folder_that_others_may_read_is_used_with_a_warning_and_its_files_are_private(
+    tmp_path, caplog, durability
+):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    folder.chmod(0o755)
+    async with collecting(folder, durability=durability, export_otlp=["http://127.0.0.1:9"]):
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+    assert [line for line in caplog.messages if f"`chmod 700 {folder}`" in line]
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o755
+    assert any(line.startswith("warning   ") for line in check(load(None, {"data_dir": str(folder)})))
+
+
+@pytest.mark.parametrize("command", [["serve"], ["serve", "--durability", "memory"], ["check-config"]])
+def test_a_folder_that_others_may_write_is_refused_before_anything_is_put_there(tmp_path, command):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    folder.chmod(0o775)
+    answer = subprocess.run(
+        [sys.executable, "-m", "otelprogress_collector", *command, "--data-dir", str(folder)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert answer.returncode == 1
+    assert f"`chmod 700 {folder}`" in answer.stderr
+    assert "Traceback" not in answer.stderr
+    assert list(folder.iterdir()) == []
+
+
 def test_one_data_folder_is_one_collectors(tmp_path):
     with CollectorProcess(tmp_path / "data") as first:
         second = CollectorProcess(tmp_path / "data")
