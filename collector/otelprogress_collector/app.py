@@ -34,7 +34,6 @@ from otelprogress_collector.api.operation_metrics import OperationMetrics
 from otelprogress_collector.api.reading import UVICORN_OPTIONS, Reading
 from otelprogress_collector.auth.admission import CollectorAdmission, Refusal, token_of
 from otelprogress_collector.auth.authority import AuthConfig, open_authority
-from otelprogress_collector.auth.jwt_tokens import JwtConfig
 from otelprogress_collector.auth.principal import Principal
 from otelprogress_collector.auth.rate import RateLimits, TokenBuckets
 from otelprogress_collector.auth.tls import (
@@ -62,6 +61,8 @@ from otelprogress_collector.receivers.otlp_http import routes as ingest_routes
 from otelprogress_collector.recording import open_hub
 from otelprogress_collector.self_metrics import exporter_lines, host_lines, monitor_lines, store_lines
 from otelprogress_collector.self_traces import SelfTraces, TracedIngest
+from otelprogress_collector.settings_summary import issuer_lines, jwt_configs, limit_lines, tls_lines
+from otelprogress_collector.store.data_dir import check_mode
 from otelprogress_collector.store.factory import open_store
 
 if TYPE_CHECKING:
@@ -151,6 +152,7 @@ class Collector:
             to_protobuf=to_protobuf,
             durability=config.durability,
             clock=clock,
+            redact=config.redact_exports,
         )
         await self.forwarder.start()
         self.monitor = Monitor(
@@ -226,6 +228,8 @@ class Collector:
                 raise InvalidValue(
                     f"data_dir {self.config.data_path} cannot be used: {error.strerror}"
                 ) from error
+            if warning := check_mode(self.config.data_path):
+                _LOG.warning("%s", warning)
 
     def _auth(self) -> AuthConfig:
         config = self.config
@@ -240,7 +244,7 @@ class Collector:
                 tokens_file = None
         return AuthConfig(
             tokens_file=tokens_file,
-            jwt=tuple(JwtConfig(**issuer.model_dump()) for issuer in config.jwt),
+            jwt=jwt_configs(config),
             deny_list_file=Path(config.deny_list_file) if config.deny_list_file else None,
             required_for_ingest=ingest_needs_token(
                 config.host, ingest_token=config.ingest_token, no_auth=config.no_auth
@@ -372,7 +376,7 @@ class Collector:
         yield from host_lines(self.host)
         yield from monitor_lines(self.monitor)
         yield from store_lines(self.store, self.maintenance)
-        yield from exporter_lines(self.forwarder.stats())
+        yield from exporter_lines(self.forwarder.stats(), self.forwarder.unreadable)
         if self.config.operation_metrics:
             yield from self.operation_metrics.samples()
 
@@ -456,6 +460,7 @@ def check(config: Config) -> Iterator[str]:
 
     Raises:
         InvalidValue: a setting that cannot be meant.
+        StoreUnavailable: a data folder that others may write to.
     """
     tls = tls_of(config)
     rules = parse_rules(config.rules)
@@ -465,10 +470,16 @@ def check(config: Config) -> Iterator[str]:
     yield f"http      {'https' if tls else 'http'}://{_shown(config.host)}:{config.http_port}"
     yield f"grpc      {_shown(config.host)}:{config.grpc_port}" if config.grpc else "grpc      off"
     yield f"store     {config.durability} in {config.data_path}"
+    if config.data_path.is_dir() and (warning := check_mode(config.data_path)):
+        yield f"warning   {warning}"
+    yield from limit_lines(config)
+    yield from tls_lines(tls)
     needed = ingest_needs_token(config.host, ingest_token=config.ingest_token, no_auth=config.no_auth)
     yield f"tokens    {'none' if config.no_auth else 'for everything' if needed else 'for everything but OTLP'}"
+    yield from issuer_lines(config)
+    how = ", without secrets" if config.redact_exports else ""
     for backend in backends_of(config):
-        yield f"backend   {backend.name}: {backend.protocol} to {backend.authority} ({', '.join(backend.signals)})"
+        yield f"backend   {backend.name}: {backend.protocol} to {backend.authority} ({', '.join(backend.signals)}{how})"
     for rule in rules:
         yield f"rule      {rule}"
 

@@ -56,7 +56,7 @@ class OperationTree:
     Args:
         next_number: n of the handle `slug-n`; `None` counts in memory.
         limits: what to keep, how long to wait.
-        baselines: durations of earlier runs for the ETA; `None`: no history.
+        baselines: durations of earlier runs, for the ETA and for stalls; `None`: no history.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class OperationTree:
         self._start = 0
         """Which start of its host this is, among those that share a store."""
         self._windows = Timetable()
-        self._stalls = StallWatch()
+        self._stalls = StallWatch(baselines)
         self._window_ns = int(limits.reorder_window_s * 1e9)
         self._grace_ns = int(limits.span_end_grace_s * 1e9)
         self._flush_ns = int(limits.foreign_flush_s * 1e9)
