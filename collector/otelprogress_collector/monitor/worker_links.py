@@ -19,7 +19,7 @@ from starlette.responses import PlainTextResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from otelprogress.exceptions import RemoteProtocolError
-from otelprogress.feed.link_wire import keep_alive
+from otelprogress.feed.link_wire import bound_silence, keep_alive, probed_in_vain
 from otelprogress.model import semconv
 from otelprogress.model.events import Event
 from otelprogress.protocol import encoding
@@ -171,6 +171,8 @@ class WorkerLinks:
         writer = self._writers.get((writer_id, tenant))
         if writer is None or writer.connection is None or writer.rate_hz == rate_hz:
             return
+        if probed_in_vain(writer.connection.transport.get_extra_info("socket")):
+            return  # bytes on their way end the probes, and the verdict would have to wait for them
         writer.rate_hz = rate_hz
         if writer.connection.is_open:
             writer.connection.write_frames([encoding.encode(Interest(run="*", rate_hz=rate_hz))])
@@ -197,7 +199,9 @@ class WorkerLinks:
             return
         await websocket.accept(SUBPROTOCOL)
         connection: Connection = websocket.scope["extensions"]["otelprogress.connection"]
-        keep_alive(connection.transport.get_extra_info("socket"))
+        sock = connection.transport.get_extra_info("socket")
+        keep_alive(sock)
+        bound_silence(sock)
         try:
             async with asyncio.timeout(_REGISTER_TIMEOUT_S):
                 register = registration(await _frame(websocket))
