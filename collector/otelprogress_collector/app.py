@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -378,15 +378,17 @@ class Collector:
         self._starting = True
         if self._runtime_path is not None:
             runtime_file.remove(self._runtime_path)
-        leaving = [self.reading.drain(DRAIN_S)]
-        if self.config.grpc:
-            leaving.append(self._grpc.stop(1.0))
-        await asyncio.gather(*leaving)
+        # Senders who come meanwhile are told to come again: the ports stay open until readers are gone.
+        self.ingest.leave()
+        await self.reading.drain(DRAIN_S)
         await self.monitor.close()
         # Requests that are cut now are no news.
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         self._http.should_exit = True
-        await self._serving
+        leaving: list[Awaitable[None]] = [self._serving]
+        if self.config.grpc:
+            leaving.append(self._grpc.stop(1.0))
+        await asyncio.gather(*leaving)
         await self.reading.stop()
         await self.maintenance.close()
         await self.host.close()
