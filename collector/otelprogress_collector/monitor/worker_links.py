@@ -2,7 +2,8 @@
 
 To a collector events travel as OTLP; the link proves life and carries interest. It ends with its process (FIN, RST) or
 with its host (TCP keepalive), and never because of a missing pong: an interpreter that stands still for a minute is
-not dead. A writer that is not back a second after its link ended takes its live runs with it.
+not dead. A writer that is not back a second after its link ended takes its live runs with it. It is long because all
+of one connection stands together: the door, the registration, what it says, its end and the verdict.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from otelprogress.protocol.messages import (
     Register,
 )
 from otelprogress_collector.auth.principal import WRITE, Denied, Principal
+from otelprogress_collector.auth.rate import Doorstep
 from otelprogress_collector.monitor.verdicts import Detector
 
 if TYPE_CHECKING:
@@ -108,7 +110,7 @@ class LinkStats(msgspec.Struct, gc=False):
 
     connections: int = 0
     refused: int = 0
-    """Connections ended for a wrong token or a frame that is no message."""
+    """Connections ended for a wrong token or a frame that is no message, or turned away: too many had not registered."""
     ended_without_farewell: int = 0
 
 
@@ -134,6 +136,8 @@ class WorkerLinks:
         lose: called once a writer is gone for good.
         grace_s: how long a writer may be away.
         farewell_grace_s: how long its last events may take once it said good-bye.
+        doorstep: how many may stand there who have neither shown a good token with the request nor registered; `None`:
+            64 of one address, 1,024 of all.
     """
 
     def __init__(
@@ -144,6 +148,7 @@ class WorkerLinks:
         lose: Lose,
         grace_s: float = GRACE_S,
         farewell_grace_s: float = FAREWELL_GRACE_S,
+        doorstep: Doorstep | None = None,
     ) -> None:
         self.stats = LinkStats()
         self._host = host
@@ -151,6 +156,7 @@ class WorkerLinks:
         self._lose = lose
         self._grace_s = grace_s
         self._farewell_grace_s = farewell_grace_s
+        self._doorstep = doorstep if doorstep is not None else Doorstep()
         self._writers: dict[_Key, _Writer] = {}
 
     def linked(self, writer_id: str, tenant: str = "") -> bool:
@@ -197,11 +203,41 @@ class WorkerLinks:
                 PlainTextResponse(f"The subprotocol of the worker link is {SUBPROTOCOL}.\n", 400)
             )
             return
-        await websocket.accept(SUBPROTOCOL)
-        connection: Connection = websocket.scope["extensions"]["otelprogress.connection"]
-        sock = connection.transport.get_extra_info("socket")
-        keep_alive(sock)
-        bound_silence(sock)
+        stranger = await self._stranger(websocket)
+        if stranger is not None and not self._doorstep.enter(stranger):
+            self.stats.refused += 1
+            await websocket.send_denial_response(
+                PlainTextResponse(
+                    "Too many connections have not registered yet.\n", 503, {"Retry-After": "1"}
+                )
+            )
+            return
+        try:
+            await websocket.accept(SUBPROTOCOL)
+            connection: Connection = websocket.scope["extensions"]["otelprogress.connection"]
+            sock = connection.transport.get_extra_info("socket")
+            keep_alive(sock)
+            bound_silence(sock)
+            registered = await self._registered(websocket, connection)
+        finally:
+            if stranger is not None:
+                self._doorstep.leave(stranger)
+        if registered is not None:
+            connection.authenticate(WORKER_FRAME_BYTES)
+            await self._serve(*registered, websocket, connection)
+
+    async def _stranger(self, websocket: WebSocket) -> str | None:
+        """The address of one that has to register before it is known; `None`: its request shows who it is."""
+        try:
+            self._check(await self._admit(websocket, None))
+        except (Denied, Forbidden):
+            return websocket.client.host if websocket.client is not None else ""
+        return None
+
+    async def _registered(
+        self, websocket: WebSocket, connection: Connection
+    ) -> tuple[Register, Principal] | None:
+        """What it says of itself, and who it is; `None`: it was refused, or is gone."""
         try:
             async with asyncio.timeout(_REGISTER_TIMEOUT_S):
                 register = registration(await _frame(websocket))
@@ -216,10 +252,10 @@ class WorkerLinks:
         except Forbidden as forbidden:
             self._refuse(connection, CloseCode.FORBIDDEN, str(forbidden))
         except WebSocketDisconnect:
-            return
+            return None
         else:
-            connection.authenticate(WORKER_FRAME_BYTES)
-            await self._serve(register, principal, websocket, connection)
+            return register, principal
+        return None
 
     def _check(self, principal: Principal) -> None:
         if WRITE not in principal.scopes:
