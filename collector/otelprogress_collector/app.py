@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -101,12 +101,17 @@ class Collector:
         self._clock = SystemClock()
         self._starting = True
         self._runtime_path: Path | None = None
-        self._tasks: list[asyncio.Task[Any]] = []
+        self._http: _Server | None = None
+        self._serving: asyncio.Task[None] | None = None
+        self._grpc: GrpcReceiver | None = None
 
     # --- start ------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Open everything in the order in which it depends on each other, the ports last.
+
+        Where that fails, or is cancelled, everything that was opened is closed again before it raises: another
+        `Collector` can be started on the same folder and ports.
 
         Raises:
             InvalidValue: a setting that cannot be meant, seen only now (a file, a token, a rule).
@@ -114,10 +119,16 @@ class Collector:
             PortTaken: a port cannot be had.
             OSError: what the system refuses.
         """
+        async with contextlib.AsyncExitStack() as opened:
+            await self._open(opened)
+            self._opened = opened.pop_all()
+
+    async def _open(self, undo: contextlib.AsyncExitStack) -> None:
         config, clock = self.config, self._clock
         self._prepare_folder()
         tls = tls_of(config)
         http_listener = listen(config.host, config.http_port, setting="http_port", arguments=self._arguments)
+        undo.callback(http_listener.close)
         self.http_port = http_listener.getsockname()[1]
         admission = CollectorAdmission(
             config.host,
@@ -127,7 +138,9 @@ class Collector:
             origins=config.allowed_origins,
         )
         self.authority = open_authority(self._auth())
+        undo.push_async_callback(self.authority.close)
         self.store = await asyncio.to_thread(open_store, config.durability, config.data_path)
+        undo.push_async_callback(asyncio.to_thread, self.store.close)
         opened = self.store.open()
         for note in opened.notes:
             _LOG.warning("the store: %s", note)
@@ -143,9 +156,6 @@ class Collector:
                 reorder_window_s=config.reorder_window_s,
             ),
         )
-        self.host = CollectorHost(
-            hub, self.store, recorder, clock=clock, max_pending_bytes=config.max_pending_bytes
-        )
         self.forwarder = Forwarder(
             backends_of(config),
             config.data_path,
@@ -155,6 +165,11 @@ class Collector:
             redact=config.redact_exports,
         )
         await self.forwarder.start()
+        undo.push_async_callback(self.forwarder.stop, EXPORT_DRAIN_S)
+        self.host = CollectorHost(
+            hub, self.store, recorder, clock=clock, max_pending_bytes=config.max_pending_bytes
+        )
+        undo.push_async_callback(self.host.close)
         self.monitor = Monitor(
             self.host,
             admit=self._admit_worker,
@@ -166,6 +181,7 @@ class Collector:
         links = self.monitor.links
         self.commanding = Commanding(self.host, links)
         links.on_connected, links.on_status = self.commanding.connected, self.commanding.received
+        undo.callback(self.commanding.close)
         self.maintenance = Maintenance(
             self.store,
             self.host,
@@ -173,6 +189,7 @@ class Collector:
             retention_age_s=config.retention_age_s,
             retention_max_bytes=config.retention_max_bytes,
         )
+        undo.push_async_callback(self.maintenance.close)
         self.operation_metrics = OperationMetrics()
         if config.operation_metrics:
             self.host.on_applied(self.operation_metrics)
@@ -186,11 +203,15 @@ class Collector:
             server_info={"version": __version__, "kind": "collector"},
             commanding=self.commanding,
         )
+        undo.push_async_callback(self.reading.stop)
         limits = Limits(
             max_request_bytes=config.max_request_bytes, max_inflated_bytes=config.max_request_bytes
         )
-        self._traces = SelfTraces(config.self_otlp) if config.self_otlp else None
-        new_ingest = Ingest if self._traces is None else partial(TracedIngest, self._traces)
+        new_ingest: Callable[..., Ingest] = Ingest
+        if config.self_otlp:
+            traces = SelfTraces(config.self_otlp)
+            undo.push_async_callback(asyncio.to_thread, traces.close)
+            new_ingest = partial(TracedIngest, traces)
         self.ingest = new_ingest(
             Decoder(self._is_operation, rules=RuleSet(parse_rules(config.rules)), limits=limits),
             self.host,
@@ -209,11 +230,15 @@ class Collector:
             *self.reading.routes(),
         ]
         self._admission = admission
+        undo.push_async_callback(self._close_ports)
+        # Before the ports: the end of a worker's link is nobody's death then.
+        undo.push_async_callback(self.monitor.close)
         self.host.start()
         self.monitor.start()
         self.maintenance.start()
         self.reading.start()
-        self._tasks.append(asyncio.create_task(self.authority.keep_fresh(), name="otelprogress-tokens"))
+        fresh = asyncio.create_task(self.authority.keep_fresh(), name="otelprogress-tokens")
+        undo.push_async_callback(_cancelled, fresh)
         await self._start_http(Starlette(routes=routes), http_listener, tls)
         if config.grpc:
             await self._start_grpc(authenticate, limits, tls)
@@ -265,7 +290,11 @@ class Collector:
         settings.ssl = None if tls is None else server_context(tls)
         self._http = _Server(settings)
         self._serving = asyncio.create_task(self._http.serve(sockets=[listener]), name="otelprogress-http")
-        await self._http.listening.wait()
+        listening = asyncio.create_task(self._http.listening.wait())
+        await asyncio.wait((self._serving, listening), return_when=asyncio.FIRST_COMPLETED)
+        await _cancelled(listening)
+        if self._serving.done():
+            self._serving.result()  # raises: it ended before it listened
 
     async def _start_grpc(self, authenticate: Any, limits: Limits, tls: TlsConfig | None) -> None:
         config = self.config
@@ -387,28 +416,32 @@ class Collector:
         self._starting = True
         if self._runtime_path is not None:
             runtime_file.remove(self._runtime_path)
-        leaving = [self.reading.drain(DRAIN_S)]
-        if self.config.grpc:
-            leaving.append(self._grpc.stop(1.0))
-        await asyncio.gather(*leaving)
-        self.commanding.close()
-        await self.monitor.close()
-        # Requests that are cut now are no news.
-        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
-        self._http.should_exit = True
-        await self._serving
-        await self.reading.stop()
-        await self.maintenance.close()
-        await self.host.close()
-        await self.forwarder.stop(EXPORT_DRAIN_S)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self.authority.close()
-        await asyncio.to_thread(self.store.close)
-        if self._traces is not None:
-            await asyncio.to_thread(self._traces.close)
+        # Senders who come meanwhile are told to come again: the ports stay open until readers are gone.
+        self.ingest.leave()
+        await self.reading.drain(DRAIN_S)
+        await self._opened.aclose()
         _LOG.info("ended in good order at offset %d", self.host.hub.head)
+
+    async def _close_ports(self) -> None:
+        """Answer what was begun, as far as that goes within a second, and let go of both ports."""
+        leaving: list[Awaitable[object]] = []
+        if self._http is not None and self._serving is not None:
+            self._http.should_exit = True
+            leaving.append(asyncio.wait([self._serving]))
+        if self._grpc is not None:
+            leaving.append(self._grpc.stop(1.0))
+        uvicorn_log = logging.getLogger("uvicorn.error")
+        level = uvicorn_log.level
+        uvicorn_log.setLevel(logging.CRITICAL)  # requests that are cut now are no news
+        try:
+            await asyncio.gather(*leaving)
+        finally:
+            uvicorn_log.setLevel(level)
+
+
+async def _cancelled(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 class _Server(uvicorn.Server):
