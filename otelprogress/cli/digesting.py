@@ -6,6 +6,7 @@ from typing import Final
 
 from otelprogress.feed.news import Reason, news_reason, standing_reason
 from otelprogress.model import digest
+from otelprogress.model.digest_budget import DEFAULT_MAX_TOKENS
 from otelprogress.model.events import FeedEvent, OperationView
 from otelprogress.visualization.board import Board
 
@@ -31,7 +32,7 @@ class Digester:
         max_tokens: the budget of one digest.
     """
 
-    def __init__(self, *, max_tokens: int = digest.DEFAULT_MAX_TOKENS) -> None:
+    def __init__(self, *, max_tokens: int = DEFAULT_MAX_TOKENS) -> None:
         self._max_tokens = max_tokens
         self._board = Board()
         self._told: dict[str, OperationView] = {}

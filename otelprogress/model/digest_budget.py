@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final, NamedTuple
 
+DEFAULT_MAX_TOKENS: Final = 800
 KEEP_FAILURES: Final = 3
 _LETTERS_PER_TOKEN: Final = 5
 _DIGITS_PER_TOKEN: Final = 3

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from otelprogress.model import digest, news
-from otelprogress.model.digest_budget import LeftOut
+from otelprogress.model.digest_budget import DEFAULT_MAX_TOKENS, LeftOut
 from otelprogress.model.events import FeedEvent, OperationView, State
 from otelprogress.protocol.filters import Matcher
 from otelprogress.protocol.hub import Hub
@@ -52,7 +52,7 @@ def digest_since(
     *,
     run_ids: Sequence[str] | None = None,
     why: digest.Why | None = None,
-    max_tokens: int = digest.DEFAULT_MAX_TOKENS,
+    max_tokens: int = DEFAULT_MAX_TOKENS,
     elapsed_s: float | None = None,
     unchanged_since: int | None = None,
 ) -> Digest:
@@ -103,7 +103,7 @@ def digest_from(
     also: Sequence[str] = (),
     level: Level = "milestones",
     why: digest.Why | None = None,
-    max_tokens: int = digest.DEFAULT_MAX_TOKENS,
+    max_tokens: int = DEFAULT_MAX_TOKENS,
     elapsed_s: float | None = None,
 ) -> Digest:
     """The same from an offset in the log.
