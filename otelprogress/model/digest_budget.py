@@ -84,6 +84,7 @@ class Block:
 
     head: str
     title: str | None
+    trace: str | None
     changes: list[Change]
     questions: list[str]
     weight: Weight
@@ -95,8 +96,7 @@ class Block:
         if self.left_out:
             return []
         lines = [self.head]
-        if self.title is not None:
-            lines.append(self.title)
+        lines += [line for line in (self.title, self.trace) if line is not None]
         shared: list[str] = []
         for change in self.changes:
             shared.append(str(change))

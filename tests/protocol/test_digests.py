@@ -141,7 +141,7 @@ def test_a_wait_without_news_says_nothing_of_what_stood_still():
     began = stage.hub.changes
     stage.tick(2, 50.0)
     made, _ = ask(stage, told, run_ids=[rid(1), rid(2)], why="timeout", unchanged_since=began, elapsed_s=45)
-    assert made.text == f"@{told.position} +45s why: timeout\nload-2 RUN 50% | 50/100\n"
+    assert made.text == f"@{told.position} +45s why: timeout\nload-2 RUN 50% 50/100\n"
     made, _ = ask(stage, told, run_ids=[rid(1)], why="timeout", unchanged_since=began, elapsed_s=45)
     assert made.text == f"@{told.position} +45s why: timeout\n"
 
