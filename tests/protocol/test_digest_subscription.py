@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from otelprogress.model import semconv
 from otelprogress.model.events import State
@@ -320,6 +322,90 @@ def test_the_largest_digest_fits_into_a_frame():
     talk.say(type="subscribe", id="1", render="digest", max_tokens=10_000)
     _, frame = talk.frames()
     assert 10_000 < len(frame) <= Limits().server_frame_bytes
+
+
+MOVES = st.lists(
+    st.tuples(
+        st.sampled_from(
+            ["start", "note", "warn", "tick", "end", "pass", "hear", "lose", "back", "back_short", "ack"]
+        ),
+        st.integers(1, 3),
+    ),
+    max_size=40,
+)
+
+
+@given(MOVES, st.sampled_from([0, 1]), st.sampled_from(["milestones", "ticks"]))
+@settings(max_examples=100, deadline=None)
+def test_whatever_happens_each_note_is_told_once_and_the_end_is_known(moves: list, window: int, level: str):
+    stage = Stage(ring_events=10_000)
+    fields = {"max_tokens": 10_000, "window_bytes": window, "level": level, "filter": {"roots": False}}
+    said: dict[int, list[str]] = {}
+    texts: dict[str, list[str]] = {}
+    states: dict[str, str] = {}
+    cursor = position = None
+    talk, frames = stage.session(), 0
+
+    def take(messages: list[dict], *, lost: bool = False) -> None:
+        nonlocal cursor, position, frames
+        for message in messages:
+            assert message["type"] in ("subscribed", "digest", "bookmark")
+            frames += message["type"] != "subscribed"
+            if lost or message["type"] == "subscribed":
+                continue
+            cursor = position = message["cursor"]
+            if message["type"] == "digest":
+                parsed = digest_grammar.parse(message["text"])
+                assert parsed.left_out == {}
+                position = parsed.position
+                for one in parsed.operations:
+                    states[one.handle] = one.state
+                    texts.setdefault(one.handle, []).extend(one.texts)
+
+    def come_back(where: str | None) -> None:
+        nonlocal talk, frames
+        talk, frames = stage.session(), 0
+        take(talk.subscribe(render="digest", **fields, **({} if where is None else {"cursor": where})))
+
+    come_back(None)
+    lost_some = False
+    for what, number in moves:
+        stage.now_s += 0.3
+        if what == "start" and number not in said:
+            stage.start(number)
+            said[number] = []
+        elif what in ("note", "warn") and number in said:
+            message = f"{what} {stage.hub.head}"
+            said[number].append(message)
+            level_of = "warning" if what == "warn" else "info"
+            stage.say(number, semconv.OPERATION_NOTED, message=message, level=level_of)
+        elif what == "tick" and number in said:
+            stage.tick(number, 1.0 + number)
+        elif what == "end" and number in said:
+            stage.end(number)
+        elif what == "pass":
+            stage.now_s += 20
+        elif what == "hear" and not lost_some:
+            take(talk.hear())
+        elif what == "lose":
+            take(talk.hear(), lost=True)
+            lost_some = True
+        elif what == "ack":
+            talk.say(type="ack", id="1", frames=frames)
+        elif what in ("back", "back_short"):
+            come_back(cursor if what == "back" else position)
+            lost_some = False
+    come_back(cursor)
+    stage.now_s += 60
+    talk.say(type="ack", id="1", frames=frames)
+    take(talk.hear())
+    handles_of = {number: stage.hub.view(rid(number), stage.now_ns).handle for number in said}
+    assert {handles_of[number]: notes for number, notes in said.items() if notes} == {
+        handle: told for handle, told in texts.items() if told
+    }
+    for number, handle in handles_of.items():
+        view = stage.hub.view(rid(number), stage.now_ns)
+        assert (states[handle] == "DONE") == (not view.live)
 
 
 def test_it_keeps_nothing_about_what_happens():

@@ -119,6 +119,27 @@ def test_a_failure_is_explained_to_who_knew_it_running():
     assert lines(made)[1:] == ['x "OSError: disk full"']
 
 
+def test_asked_for_detail_a_failure_is_explained_at_once():
+    stage = Stage()
+    stage.start(1, steps=("extract", "load"))
+    stage.say(1, semconv.STEP_STARTED, step_name="load", step_index=1)
+    stage.say(
+        1,
+        semconv.OPERATION_PROGRESSED,
+        step_name="load",
+        step_index=1,
+        completed=12_000.0,
+        total=120_000.0,
+        unit="{row}",
+    )
+    stage.say(1, semconv.OPERATION_ENDED, state=State.FAILED, error_type="OSError", error_message="disk full")
+    made, parsed = ask(stage, run_ids=[rid(1)], detail=True)
+    (told,) = parsed.operations
+    assert (parsed.why, told.state, told.trace) == ("failed", "FAILED", rid(1)[:32])
+    assert (told.step.name, told.step.done, told.step.total, told.step.unit) == ("load", "12k", "120k", "row")
+    assert told.texts == ["OSError: disk full"]
+
+
 def test_asked_about_some_it_is_about_those_only_and_in_their_order():
     stage = Stage()
     for number in (1, 2, 3):
