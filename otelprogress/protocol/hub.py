@@ -11,7 +11,7 @@ because it is the one owner of positions; what needs none stands in `journal`, `
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 from weakref import WeakValueDictionary
 
@@ -19,6 +19,7 @@ from otelprogress.exceptions import AmbiguousOperation, UnknownOperation
 from otelprogress.model import semconv
 from otelprogress.model.events import Event, FeedEvent, OperationView, State
 from otelprogress.model.handles import MAX_CANDIDATES
+from otelprogress.model.news import wants_attention
 from otelprogress.protocol.cursor import CursorKey, seal
 from otelprogress.protocol.encoding import encode, encode_event, encode_operation
 from otelprogress.protocol.filters import Facts, Matcher, facts_of
@@ -207,7 +208,16 @@ class Hub:
                 if before == after:
                     after = before
                 encoded = encode_event(event, self._max_event_bytes)
-                self.ring.append(Entry(encoded, event.revision, after, before, terminal=item.terminal))
+                self.ring.append(
+                    Entry(
+                        encoded,
+                        event.revision,
+                        after,
+                        before,
+                        terminal=item.terminal,
+                        attention=wants_attention(event),
+                    )
+                )
                 run = self._touch(run_id)
                 run.facts = after
                 # The event carries the whole state: no tick is owed any more.
@@ -295,6 +305,11 @@ class Hub:
         """The number of the last change of a run, or of something below it; 0: it is not known."""
         run = self._runs.get(run_id)
         return 0 if run is None else run.change
+
+    def facts(self, run_id: str) -> Facts | None:
+        """What filters look at, of one run as it was last shown; `None`: unknown."""
+        run = self._runs.get(run_id)
+        return None if run is None else self._facts(run)
 
     def matching(
         self, matcher: Matcher, now_unix_ns: int, limit: int, *, changed_since: int | None = None
@@ -531,6 +546,14 @@ class Hub:
                 return
             yield run
 
+    def ticked(self, matcher: Matcher, since: int) -> list[str]:
+        """The runs that match and changed without a durable event after the change `since`, oldest change first."""
+        found = [
+            run.run_id for run in self._changed_after(since) if run.ticking and self._matches(run, matcher)
+        ]
+        found.reverse()
+        return found
+
     def _tick(self, run: _Run, now_unix_ns: int) -> bytes | None:
         key = ("tick", run.run_id, run.change)
         part = self._memo.get(key)
@@ -560,6 +583,15 @@ class Hub:
             self.cursor(matcher, position).encode(),
         )
         return b"".join((head, b",".join(parts), b"]}"))
+
+    def remembered(self, key: tuple[object, ...], make: Callable[[], bytes]) -> bytes:
+        """A frame that equal subscriptions need at the same time: made once, found by a key that says all it depends on."""
+        frame = self._memo.get(key)
+        if frame is None:
+            frame = make()
+            self._remember(key, frame, len(frame))
+        assert isinstance(frame, bytes)
+        return frame
 
     def _remember(self, key: object, value: object, size: int) -> object:
         # Forgetting everything at once is enough: what is shared is shared within moments.

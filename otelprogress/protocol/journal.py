@@ -31,6 +31,8 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     terminal: bool = False
     evicted: bool = False
     """The host forgot the run: no event, but subscriptions are told."""
+    attention: bool = False
+    """Digests tell it at once (`news.wants_attention`). Not kept with the log: who reads older entries was away anyway."""
 
 
 class Ring:
@@ -113,6 +115,12 @@ class Ring:
             raise LookupError(f"position {position} is not within {self.first - 1} to {self.head}")
         entries, capacity, before = self._entries, self._capacity, self._before + 1
         for offset in range(position + 1, self.head + 1):
+            yield offset, entries[(offset - before) % capacity]
+
+    def read_back(self, position: int) -> Iterator[tuple[int, Entry]]:
+        """Offset and entry of everything held up to and including `position`, newest first."""
+        entries, capacity, before = self._entries, self._capacity, self._before + 1
+        for offset in range(min(position, self.head), self.first - 1, -1):
             yield offset, entries[(offset - before) % capacity]
 
 

@@ -1,0 +1,13 @@
+"""Real tokenizers, whose vocabularies come with the package: nothing is loaded from anywhere."""
+
+from __future__ import annotations
+
+import pytest
+
+bpe_openai = pytest.importorskip("bpe_openai", reason="bpe-openai is in the dependency group dev")
+VOCABULARIES = tuple(bpe_openai.get_encoding(name) for name in ("cl100k_base", "o200k_base"))
+
+
+def count_tokens(text: str) -> int:
+    """By the vocabulary that needs most."""
+    return max(len(vocabulary.encode(text)) for vocabulary in VOCABULARIES)
