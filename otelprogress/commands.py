@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from otelprogress import active
@@ -107,6 +108,14 @@ class Commanded(Voice):
         if gate is not None:
             gate.resume()
         return gate is not None
+
+    def obey_at_once(self, apply: Callable[[str], None]) -> None:
+        """Let commands take effect where they are given, by `apply(action)`; see `Gate.obey_at_once`.
+
+        For work that has no items and no checkpoints of its own, as a program that was started.
+        """
+        if self._gate is not None:
+            self._gate.obey_at_once(apply)
 
     def _commanded(self, action: str) -> Gate | None:
         if self.ended:

@@ -35,7 +35,17 @@ class Gate:
         parent: the gate of the nearest ancestor that has one.
     """
 
-    __slots__ = ("_condition", "_loops", "_on_change", "_waiters", "cancelled", "parent", "paused", "reason")
+    __slots__ = (
+        "_apply",
+        "_condition",
+        "_loops",
+        "_on_change",
+        "_waiters",
+        "cancelled",
+        "parent",
+        "paused",
+        "reason",
+    )
 
     def __init__(self, on_change: OnChange, parent: Gate | None = None) -> None:
         self.parent = parent
@@ -43,6 +53,7 @@ class Gate:
         self.paused = False
         self.reason = ""
         self._on_change = on_change
+        self._apply: Callable[[str], None] | None = None
         self._condition = threading.Condition()
         self._loops: weakref.WeakSet[Chunks] = weakref.WeakSet()
         self._waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
@@ -56,18 +67,37 @@ class Gate:
                 self.reason = reason
                 self.cancelled = True
             self._disturb()
+        self._apply_now("cancel")
 
     def pause(self) -> None:
         """Let the next item or checkpoint stand still until `resume()` or `cancel()`."""
         with self._condition:
             self.paused = True
             self._disturb()
+        self._apply_now("pause")
 
     def resume(self) -> None:
         """Let paused code go on; nothing happens where nothing is paused."""
         with self._condition:
             self.paused = False
             self._disturb()
+        self._apply_now("resume")
+
+    def obey_at_once(self, apply: Callable[[str], None]) -> None:
+        """From now on `apply("cancel")`, `"pause"` or `"resume"` does it, in the commanding thread, and it is applied.
+
+        For work that never comes by here. What was commanded before is applied now.
+        """
+        self._apply = apply
+        if self.paused:
+            self._apply_now("pause")
+        if self.cancelled:
+            self._apply_now("cancel")
+
+    def _apply_now(self, action: str) -> None:
+        if self._apply is not None:
+            self._apply(action)
+            self._on_change(action)
 
     def _disturb(self) -> None:
         self._condition.notify_all()
