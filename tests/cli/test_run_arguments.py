@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import typer
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otelprogress.cli.main import app
@@ -41,6 +41,7 @@ def test_what_is_not_well_formed_is_left_to_typer(words: list[str]):
     assert read(words) is None
 
 
+@settings(deadline=None)
 @given(st.lists(WORDS, max_size=7))
 def test_what_is_read_is_what_typer_would_have_read(words: list[str]):
     with pytest.MonkeyPatch.context() as monkeypatch:

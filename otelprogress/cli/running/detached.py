@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Final
 
 from otelprogress.cli.running import ending
 from otelprogress.cli.running.arguments import Arguments
-from otelprogress.cli.running.label_lock import LabelLock
 from otelprogress.cli.running.runner import Run, leave, remark
 
 if TYPE_CHECKING:
+    from otelprogress.cli.running.label_lock import LabelLock
     from otelprogress.cli.running.observation import Visible
 
 _INTERRUPTED: Final = 130

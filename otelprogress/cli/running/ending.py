@@ -46,7 +46,7 @@ def of_status(status: int) -> Ending:
 
 def of_error(program: str, error: OSError) -> Ending:
     """What kept it from starting: 127 where there is no such program, else 126, as shells have it."""
-    if isinstance(error, FileNotFoundError) and not os.path.lexists(program):
+    if not program or (isinstance(error, FileNotFoundError) and not os.path.lexists(program)):
         return Ending(NOT_FOUND, trouble=f"{program}: command not found")
     return Ending(NOT_EXECUTABLE, trouble=f"{program}: {error.strerror or error}")
 

@@ -66,14 +66,12 @@ class LabelLock:
         os.close(self._descriptor)
 
 
-def lock_label(label: str | None) -> LabelLock | None:
-    """Hold the label; `None`: there is none, or nobody can hold one here.
+def lock_label(label: str) -> LabelLock | None:
+    """Hold the label; `None`: nobody can hold one here.
 
     Raises:
         LabelTaken: it is held.
     """
-    if not label:
-        return None
     try:
         return LabelLock(label)
     except (OSError, InvalidValue):

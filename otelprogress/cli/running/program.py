@@ -135,8 +135,13 @@ class Program:
     def _lend(self) -> None:
         """Somebody of this job wants the keyboard, which the program had asked for: `less`, behind `ssh`."""
         terminal = self._terminal
-        if terminal is not None and not terminal.eager and terminal.take_back(self.pid):
+        if terminal is None or terminal.eager:
+            return
+        terminal.take_back(self.pid)
+        if terminal.is_ours():  # also where it was taken back a moment ago: they were stopped before
             os.killpg(terminal.group, signal.SIGCONT)
+        else:  # this job is in the background, and stops
+            self._to_group(signal.SIGTSTP)
 
     def _to_group(self, number: int) -> None:
         if not self._gone.is_set():

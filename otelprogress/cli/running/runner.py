@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from otelprogress.cli.running import ending, trace_ids
 from otelprogress.cli.running.arguments import Arguments
 from otelprogress.cli.running.ending import Ending
-from otelprogress.cli.running.label_lock import LabelLock, LabelTaken, lock_label
 from otelprogress.cli.running.program import Program, start
 from otelprogress.cli.running.signals import Signals, die_of
 from otelprogress.cli.running.terminal import Terminal, controlling_terminal
 from otelprogress.feed import runtime_folder
 
 if TYPE_CHECKING:
+    from otelprogress.cli.running.label_lock import LabelLock
     from otelprogress.cli.running.observation import Visible
     from otelprogress.run import Operation
 
@@ -31,11 +31,7 @@ _LINK: Final = "OTELPROGRESS_LINK"
 
 def run(arguments: Arguments) -> NoReturn:
     """Run it, and end as it ended."""
-    try:
-        lock = lock_label(arguments.label)
-    except LabelTaken as taken:
-        remark(f"otelprogress: {taken}")
-        leave(ending.NOT_RUN)
+    lock = _lock(arguments.label) if arguments.label else None
     if arguments.detach:
         from otelprogress.cli.running.detached import run_detached
 
@@ -51,6 +47,16 @@ def run(arguments: Arguments) -> NoReturn:
             os.killpg(this.terminal.group, signal.SIGINT)
         die_of(signal.SIGINT)
     leave(found.code)
+
+
+def _lock(label: str) -> LabelLock | None:
+    from otelprogress.cli.running.label_lock import LabelTaken, lock_label
+
+    try:
+        return lock_label(label)
+    except LabelTaken as taken:
+        remark(f"otelprogress: {taken}")
+        leave(ending.NOT_RUN)
 
 
 def leave(code: int) -> NoReturn:
