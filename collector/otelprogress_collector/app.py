@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 import sys
@@ -45,11 +46,13 @@ from otelprogress_collector.auth.tls import (
 )
 from otelprogress_collector.auth.tokens import ensure_own_token
 from otelprogress_collector.commanding import Commanding
+from otelprogress_collector.config import ENV_PREFIX
 from otelprogress_collector.exporters.backend import BackendConfig, parse_backends
 from otelprogress_collector.exporters.forwarder import Forwarder
 from otelprogress_collector.host import CollectorHost
 from otelprogress_collector.listening import LoopErrors, listen
 from otelprogress_collector.maintenance import Maintenance
+from otelprogress_collector.mcp.mount import Mcp
 from otelprogress_collector.monitor.monitor import Monitor
 from otelprogress_collector.otlp_conversion import to_protobuf
 from otelprogress_collector.receivers.admission import authenticate_with
@@ -68,6 +71,7 @@ from otelprogress_collector.store.factory import open_store
 if TYPE_CHECKING:
     from starlette.websockets import WebSocket
 
+    from otelprogress.mcp.starting import Starter
     from otelprogress_collector.config import Config
     from otelprogress_collector.receivers.intake import Encoding, Intake, Signal
 
@@ -229,6 +233,9 @@ class Collector:
             WebSocketRoute("/v1/worker", self._serve_worker),
             *self.reading.routes(),
         ]
+        self.mcp = self._open_mcp(admission) if config.mcp else None
+        if self.mcp is not None:
+            routes += self.mcp.routes()
         self._admission = admission
         undo.push_async_callback(self._close_ports)
         # Before the ports: the end of a worker's link is nobody's death then.
@@ -237,6 +244,9 @@ class Collector:
         self.monitor.start()
         self.maintenance.start()
         self.reading.start()
+        if self.mcp is not None:
+            self.mcp.start()
+            undo.push_async_callback(self.mcp.stop)
         fresh = asyncio.create_task(self.authority.keep_fresh(), name="otelprogress-tokens")
         undo.push_async_callback(_cancelled, fresh)
         await self._start_http(Starlette(routes=routes), http_listener, tls)
@@ -277,6 +287,37 @@ class Collector:
             no_auth=config.no_auth,
         )
 
+    def _open_mcp(self, admission: CollectorAdmission) -> Mcp:
+        config = self.config
+        return Mcp(
+            self.host,
+            self.authority,
+            admission=admission,
+            commanding=self.commanding,
+            address=self._address(),
+            no_auth=config.no_auth,
+            waits=config.mcp_waits,
+            starter=self._starter(),
+            version=__version__,
+        )
+
+    def _starter(self) -> Starter | None:
+        """Of the commands that the operator listed; what they start reports here."""
+        if not self.config.commands:
+            return None
+        from otelprogress.mcp.starting import Starter, read_commands
+
+        ours = ENV_PREFIX.upper()
+        environment = {name: value for name, value in os.environ.items() if not name.upper().startswith(ours)}
+        environment["OTELPROGRESS_COLLECTOR"] = self._address()
+        if self.own_token:
+            environment["OTELPROGRESS_TOKEN_FILE"] = str(self.config.data_path / "token")
+        return Starter(read_commands(self.config.commands), environment=environment)
+
+    def _address(self) -> str:
+        scheme = "https" if self.config.tls else "http"
+        return f"{scheme}://{_shown(self.config.host)}:{self.http_port}"
+
     async def _start_http(self, app: Starlette, listener: socket.socket, tls: TlsConfig | None) -> None:
         settings = uvicorn.Config(
             app,
@@ -313,8 +354,7 @@ class Collector:
 
     def _announce(self) -> None:
         config = self.config
-        scheme = "https" if config.tls else "http"
-        address = f"{scheme}://{_shown(config.host)}:{self.http_port}"
+        address = self._address()
         _LOG.info(
             "listening on %s (OTLP/HTTP, feed, REST)%s; %s of %s, %d operations, epoch %s",
             address,
@@ -416,6 +456,8 @@ class Collector:
         self._starting = True
         if self._runtime_path is not None:
             runtime_file.remove(self._runtime_path)
+        if self.mcp is not None:
+            self.mcp.drain()
         # Senders who come meanwhile are told to come again: the ports stay open until readers are gone.
         self.ingest.leave()
         await self.reading.drain(DRAIN_S)
@@ -515,6 +557,10 @@ def check(config: Config) -> Iterator[str]:
         yield f"backend   {backend.name}: {backend.protocol} to {backend.authority} ({', '.join(backend.signals)}{how})"
     for rule in rules:
         yield f"rule      {rule}"
+    if config.mcp and config.commands:
+        from otelprogress.mcp.starting import Starter, read_commands
+
+        yield f"commands  {Starter(read_commands(config.commands)).described()}"
 
 
 def run(config: Config) -> bool:

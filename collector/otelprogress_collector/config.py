@@ -139,6 +139,11 @@ class Config(BaseSettings):
     # What it serves.
     max_connections: int = Field(20_000, ge=1, description="Feed connections at a time.")
     operation_metrics: bool = Field(True, description="Operation-level metrics on `/metrics`.")
+    mcp: bool = Field(True, description="The MCP server for language models on `/mcp`.")
+    mcp_waits: int = Field(16, ge=1, description="Waits of one token on `/mcp` at a time.")
+    commands: dict[str, dict[str, Any]] = Field(
+        {}, description="Commands that `progress_start` may start, by name (docs/mcp.md); by default none."
+    )
 
     # Where it goes.
     export_otlp: Texts = Field((), description="URLs of OTLP backends, with the defaults of `exporters`.")

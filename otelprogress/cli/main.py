@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from otelprogress.cli import demo, doctor, listing, run, show, tail, wait, watch
+from otelprogress.cli import demo, doctor, listing, mcp, run, show, tail, wait, watch
 from otelprogress.cli.exit_codes import ExitCode, of_error
 from otelprogress.cli.output import prepare_streams, remark
 from otelprogress.exceptions import ProgressError
@@ -102,6 +102,7 @@ app.command("wait")(wait.wait)
 app.command("run", context_settings={"allow_interspersed_args": False})(run.run)
 app.command("doctor")(doctor.doctor)
 app.command("demo")(demo.demo)
+app.command("mcp")(mcp.mcp)
 
 
 def main() -> None:

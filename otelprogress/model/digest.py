@@ -315,7 +315,7 @@ def _change(event: FeedEvent, last: OperationView | None) -> list[Change]:
             return [_note(event.message, event.level, event.folded, at)]
         case "operation.state_changed":
             return _moved(view, last, at)
-        case "control.applied" | "control.refused":
+        case "control.applied" | "control.refused" | "control.accepted":
             return [_control(event, at)]
         case "operation.ended":
             return _ending(view, at)
@@ -369,6 +369,8 @@ def _control(event: FeedEvent, at: int) -> Change:
             Weight.NORMAL,
             quoted(event.control_reason) if event.control_reason else None,
         )
+    if event.kind == "control.accepted":
+        return Change(f"{words} accepted", at)
     refusal = event.control_refusal
     return Change(f"{words} refused", at, Weight.WARNING, quoted(refusal) if refusal else None)
 

@@ -146,6 +146,25 @@ def digest_from(
     return _rendered(hub, views, events, known, how, left_out._replace(changes=untold))
 
 
+def changes_since(
+    hub: Hub, matcher: Matcher, offset: int, now_unix_ns: int, run_ids: Collection[str]
+) -> tuple[list[FeedEvent], dict[str, OperationView]]:
+    """What happened to these runs after an offset, oldest first, and the runs as they were there, as far as they existed.
+
+    For who goes on from a position and renders later. Of very many events the oldest are passed over.
+
+    Raises:
+        LookupError: something after the offset was forgotten.
+    """
+    seen = [run_id for run_id in run_ids if hub.matches(matcher, run_id)]
+    changed = _Changed(hub, matcher, offset, seen, "milestones")
+    known = changed.known()
+    for run_id in seen:
+        if run_id not in changed.first and (view := hub.view(run_id, now_unix_ns)) is not None:
+            known[run_id] = view
+    return changed.events(MAX_EVENTS)[0], known
+
+
 class _How(NamedTuple):
     why: digest.Why | None
     max_tokens: int

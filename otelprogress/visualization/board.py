@@ -40,6 +40,11 @@ class Board:
                 steps[step.index] = step
         self._views[view.id] = view
 
+    def view(self, run_id: str) -> OperationView | None:
+        """One operation, with the steps that were heard of; `None`: it is not known."""
+        view = self._views.get(run_id)
+        return None if view is None else self._with_steps(view)
+
     def views(self, now_unix_ns: int) -> list[OperationView]:
         """All that live, and what ended less than `keep_ended_s` ago; with the steps that were heard of."""
         old = now_unix_ns - int(self._keep_ended_s * 1e9)
@@ -51,12 +56,13 @@ class Board:
             by_worth = sorted(self._views.values(), key=lambda view: (view.live, view.updated_at_unix_ns))
             for view in by_worth[: len(by_worth) - self._max_operations]:
                 self._forget(view.id)
-        return [
-            msgspec.structs.replace(view, steps=tuple(steps[index] for index in sorted(steps)))
-            if (steps := self._steps[view.id])
-            else view
-            for view in self._views.values()
-        ]
+        return [self._with_steps(view) for view in self._views.values()]
+
+    def _with_steps(self, view: OperationView) -> OperationView:
+        steps = self._steps[view.id]
+        if not steps:
+            return view
+        return msgspec.structs.replace(view, steps=tuple(steps[index] for index in sorted(steps)))
 
     def _forget(self, run_id: str) -> None:
         self._views.pop(run_id, None)

@@ -41,7 +41,7 @@ TITLE = re.compile(rf"= ({STRING})")
 TRACE = re.compile(r"trace ([0-9a-f]{32})")
 CHANGE = (
     rf"started|stalled|heard again|paused|resumed(?: after {DURATION})?|cancelled|result|[!xi](?: \(\+\d+ more\))?|x failed|x step(?: {DURATION})?"
-    rf"|x lost by {NAME}|[+x-] {NAME}(?: {DURATION})?|[+-](?: {DURATION})?|gap: {NAME}|{NAME} (?:applied|refused)"
+    rf"|x lost by {NAME}|[+x-] {NAME}(?: {DURATION})?|[+-](?: {DURATION})?|gap: {NAME}|{NAME} (?:accepted|applied|refused)"
 )
 CHANGES = re.compile(rf"(?P<words>(?:{CHANGE})(?:; (?:{CHANGE}))*)(?: (?P<text>{STRING}))?")
 QUESTION = re.compile(
