@@ -58,6 +58,6 @@ def test_a_silent_host_is_lost_by_keepalive_whatever_the_collector_says_to_it_an
 
 @pytest.mark.long
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("said_after_s", [None, 0.2, 4.0, 7.0])
+@pytest.mark.parametrize("said_after_s", [None, 0.2, 4.0, 12.0])
 def test_as_it_is_set_it_is_lost_within_25_seconds(said_after_s):
     assert played(Scene(watched_after_s=said_after_s), 200).lost_after_s <= 25
