@@ -89,7 +89,6 @@ class Commanded(Voice):
         """By action: what has not taken effect yet."""
         self._signals: list[str] = []
         self._handlers: dict[str, Handler] = {}
-        self._on_command: Callable[[str], object] | None = None
 
     # --- what its code calls ----------------------------------------------------------------------------------
 
@@ -157,6 +156,14 @@ class Commanded(Voice):
         """Let it go on. Returns whether it declared `pause` and lives."""
         return self._commanded("pause") and self.obey("resume", Order()) == "accepted"
 
+    def obey_at_once(self, apply: Callable[[str], None]) -> None:
+        """Let commands take effect where they are given, by `apply(action)`; see `Gate.obey_at_once`.
+
+        For work that has no items and no checkpoints of its own, as a program that was started.
+        """
+        if self._gate is not None:
+            self._gate.obey_at_once(apply)
+
     def _commanded(self, action: str) -> bool:
         if self.ended:
             return False
@@ -203,8 +210,6 @@ class Commanded(Voice):
             gate.resume()
         else:
             gate.signal()
-        if self._on_command is not None:
-            self._on_command(action)
         return "accepted"
 
     # --- where the code comes by ----------------------------------------------------------------------------------

@@ -321,6 +321,7 @@ class Runtime:
         from otelprogress.feed import runtime_file
         from otelprogress.feed.commanding import Commanding
         from otelprogress.feed.discovery import token_from_file
+        from otelprogress.feed.runtime_folder import ensure_private_folder, runtime_folder
         from otelprogress.feed.server import WebSocketServer
         from otelprogress.feed.worker_handler import WorkerLinks
 
@@ -330,7 +331,7 @@ class Runtime:
         token = secrets.token_urlsafe(32) if token_file is None else token_from_file(token_file)
         unwritable: OSError | None = None
         try:
-            runtime_file.ensure_private_folder(runtime_file.runtime_folder())
+            ensure_private_folder(runtime_folder())
         except OSError as error:  # a read-only disk is no reason not to run
             unwritable = error
         links = WorkerLinks(self.host, token=token)

@@ -32,3 +32,7 @@ class Plan(NamedTuple):
     attributes: Mapping[str, AttributeScalar] = MappingProxyType({})
     kind: SpanKind = SpanKind.INTERNAL
     links: Sequence[Link] = ()
+    ids: tuple[int, int] | None = None
+    """Trace and span id that were settled before; the former counts for roots only. `None`: new ones."""
+    start_unix_ns: int | None = None
+    """When it began; `None`: when it is said to begin."""

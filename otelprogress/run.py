@@ -168,13 +168,17 @@ class Operation(Asking, Counting):
                 kind=plan.kind,
                 attributes=plan.attributes,
                 links=plan.links,
+                start_unix_ns=plan.start_unix_ns,
+                given=plan.ids,
                 owner=self,
             )
         self._span = opened.span
         self._ledger = SpanLedger(owned=self._ended_by_us)
         self.run_id = run_id(opened.trace_id, opened.span_id)
         self.sampled = opened.sampled
-        self._started_unix_ns = getattr(opened.span, "start_time", None) or time.time_ns()
+        self._started_unix_ns = (
+            getattr(opened.span, "start_time", None) or plan.start_unix_ns or time.time_ns()
+        )
         self._parent_span_id = parent_span_id(parent, opened.trace_id, opened.parent_span_id)
 
     def _started(self) -> Event | None:
@@ -264,6 +268,10 @@ class Operation(Asking, Counting):
             fields["error_type"] = "_OTHER"
             fields["error_stacktrace"] = None
         self._end(State.FAILED, **fields)
+
+    def end_failed_as(self, error_type: str, message: str) -> None:
+        """End it as failed where no exception says how: by a word of low cardinality, and a line for people."""
+        self._end(State.FAILED, error_type=error_type, error_message=clean_message(message) or None)
 
     def end_cancelled(self, message: str) -> None:
         """End it as cancelled, saying why."""

@@ -184,7 +184,7 @@ def _with_living_parent(settings: Settings) -> Settings:
     if _runtime is not None and _runtime.pid == os.getpid() and _runtime.runtime_path == path:
         return config.replaced(settings, link=None)
     try:
-        lives = runtime_file.read(path).live
+        lives = runtime_file.read_announced(path).live
     except (OSError, ProgressError):
         lives = False
     return settings if lives else config.replaced(settings, link=None)

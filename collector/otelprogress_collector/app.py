@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -35,7 +35,6 @@ from otelprogress_collector.api.operation_metrics import OperationMetrics
 from otelprogress_collector.api.reading import UVICORN_OPTIONS, Reading
 from otelprogress_collector.auth.admission import CollectorAdmission, Refusal, token_of
 from otelprogress_collector.auth.authority import AuthConfig, open_authority
-from otelprogress_collector.auth.jwt_tokens import JwtConfig
 from otelprogress_collector.auth.principal import Principal
 from otelprogress_collector.auth.rate import RateLimits, TokenBuckets
 from otelprogress_collector.auth.tls import (
@@ -65,6 +64,8 @@ from otelprogress_collector.receivers.otlp_http import routes as ingest_routes
 from otelprogress_collector.recording import open_hub
 from otelprogress_collector.self_metrics import exporter_lines, host_lines, monitor_lines, store_lines
 from otelprogress_collector.self_traces import SelfTraces, TracedIngest
+from otelprogress_collector.settings_summary import issuer_lines, jwt_configs, limit_lines, tls_lines
+from otelprogress_collector.store.data_dir import check_mode
 from otelprogress_collector.store.factory import open_store
 
 if TYPE_CHECKING:
@@ -104,12 +105,17 @@ class Collector:
         self._clock = SystemClock()
         self._starting = True
         self._runtime_path: Path | None = None
-        self._tasks: list[asyncio.Task[Any]] = []
+        self._http: _Server | None = None
+        self._serving: asyncio.Task[None] | None = None
+        self._grpc: GrpcReceiver | None = None
 
     # --- start ------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Open everything in the order in which it depends on each other, the ports last.
+
+        Where that fails, or is cancelled, everything that was opened is closed again before it raises: another
+        `Collector` can be started on the same folder and ports.
 
         Raises:
             InvalidValue: a setting that cannot be meant, seen only now (a file, a token, a rule).
@@ -117,10 +123,16 @@ class Collector:
             PortTaken: a port cannot be had.
             OSError: what the system refuses.
         """
+        async with contextlib.AsyncExitStack() as opened:
+            await self._open(opened)
+            self._opened = opened.pop_all()
+
+    async def _open(self, undo: contextlib.AsyncExitStack) -> None:
         config, clock = self.config, self._clock
         self._prepare_folder()
         tls = tls_of(config)
         http_listener = listen(config.host, config.http_port, setting="http_port", arguments=self._arguments)
+        undo.callback(http_listener.close)
         self.http_port = http_listener.getsockname()[1]
         admission = CollectorAdmission(
             config.host,
@@ -130,7 +142,9 @@ class Collector:
             origins=config.allowed_origins,
         )
         self.authority = open_authority(self._auth())
+        undo.push_async_callback(self.authority.close)
         self.store = await asyncio.to_thread(open_store, config.durability, config.data_path)
+        undo.push_async_callback(asyncio.to_thread, self.store.close)
         opened = self.store.open()
         for note in opened.notes:
             _LOG.warning("the store: %s", note)
@@ -146,17 +160,20 @@ class Collector:
                 reorder_window_s=config.reorder_window_s,
             ),
         )
-        self.host = CollectorHost(
-            hub, self.store, recorder, clock=clock, max_pending_bytes=config.max_pending_bytes
-        )
         self.forwarder = Forwarder(
             backends_of(config),
             config.data_path,
             to_protobuf=to_protobuf,
             durability=config.durability,
             clock=clock,
+            redact=config.redact_exports,
         )
         await self.forwarder.start()
+        undo.push_async_callback(self.forwarder.stop, EXPORT_DRAIN_S)
+        self.host = CollectorHost(
+            hub, self.store, recorder, clock=clock, max_pending_bytes=config.max_pending_bytes
+        )
+        undo.push_async_callback(self.host.close)
         self.monitor = Monitor(
             self.host,
             admit=self._admit_worker,
@@ -168,6 +185,7 @@ class Collector:
         links = self.monitor.links
         self.commanding = Commanding(self.host, links)
         links.on_connected, links.on_status = self.commanding.connected, self.commanding.received
+        undo.callback(self.commanding.close)
         self.maintenance = Maintenance(
             self.store,
             self.host,
@@ -175,6 +193,7 @@ class Collector:
             retention_age_s=config.retention_age_s,
             retention_max_bytes=config.retention_max_bytes,
         )
+        undo.push_async_callback(self.maintenance.close)
         self.operation_metrics = OperationMetrics()
         if config.operation_metrics:
             self.host.on_applied(self.operation_metrics)
@@ -188,11 +207,15 @@ class Collector:
             server_info={"version": __version__, "kind": "collector"},
             commanding=self.commanding,
         )
+        undo.push_async_callback(self.reading.stop)
         limits = Limits(
             max_request_bytes=config.max_request_bytes, max_inflated_bytes=config.max_request_bytes
         )
-        self._traces = SelfTraces(config.self_otlp) if config.self_otlp else None
-        new_ingest = Ingest if self._traces is None else partial(TracedIngest, self._traces)
+        new_ingest: Callable[..., Ingest] = Ingest
+        if config.self_otlp:
+            traces = SelfTraces(config.self_otlp)
+            undo.push_async_callback(asyncio.to_thread, traces.close)
+            new_ingest = partial(TracedIngest, traces)
         self.ingest = new_ingest(
             Decoder(self._is_operation, rules=RuleSet(parse_rules(config.rules)), limits=limits),
             self.host,
@@ -214,13 +237,18 @@ class Collector:
         if self.mcp is not None:
             routes += self.mcp.routes()
         self._admission = admission
+        undo.push_async_callback(self._close_ports)
+        # Before the ports: the end of a worker's link is nobody's death then.
+        undo.push_async_callback(self.monitor.close)
         self.host.start()
         self.monitor.start()
         self.maintenance.start()
         self.reading.start()
         if self.mcp is not None:
             self.mcp.start()
-        self._tasks.append(asyncio.create_task(self.authority.keep_fresh(), name="otelprogress-tokens"))
+            undo.push_async_callback(self.mcp.stop)
+        fresh = asyncio.create_task(self.authority.keep_fresh(), name="otelprogress-tokens")
+        undo.push_async_callback(_cancelled, fresh)
         await self._start_http(Starlette(routes=routes), http_listener, tls)
         if config.grpc:
             await self._start_grpc(authenticate, limits, tls)
@@ -235,6 +263,8 @@ class Collector:
                 raise InvalidValue(
                     f"data_dir {self.config.data_path} cannot be used: {error.strerror}"
                 ) from error
+            if warning := check_mode(self.config.data_path):
+                _LOG.warning("%s", warning)
 
     def _auth(self) -> AuthConfig:
         config = self.config
@@ -249,7 +279,7 @@ class Collector:
                 tokens_file = None
         return AuthConfig(
             tokens_file=tokens_file,
-            jwt=tuple(JwtConfig(**issuer.model_dump()) for issuer in config.jwt),
+            jwt=jwt_configs(config),
             deny_list_file=Path(config.deny_list_file) if config.deny_list_file else None,
             required_for_ingest=ingest_needs_token(
                 config.host, ingest_token=config.ingest_token, no_auth=config.no_auth
@@ -301,7 +331,11 @@ class Collector:
         settings.ssl = None if tls is None else server_context(tls)
         self._http = _Server(settings)
         self._serving = asyncio.create_task(self._http.serve(sockets=[listener]), name="otelprogress-http")
-        await self._http.listening.wait()
+        listening = asyncio.create_task(self._http.listening.wait())
+        await asyncio.wait((self._serving, listening), return_when=asyncio.FIRST_COMPLETED)
+        await _cancelled(listening)
+        if self._serving.done():
+            self._serving.result()  # raises: it ended before it listened
 
     async def _start_grpc(self, authenticate: Any, limits: Limits, tls: TlsConfig | None) -> None:
         config = self.config
@@ -411,7 +445,7 @@ class Collector:
         yield from host_lines(self.host)
         yield from monitor_lines(self.monitor)
         yield from store_lines(self.store, self.maintenance)
-        yield from exporter_lines(self.forwarder.stats())
+        yield from exporter_lines(self.forwarder.stats(), self.forwarder.unreadable)
         if self.config.operation_metrics:
             yield from self.operation_metrics.samples()
 
@@ -424,30 +458,32 @@ class Collector:
             runtime_file.remove(self._runtime_path)
         if self.mcp is not None:
             self.mcp.drain()
-        leaving = [self.reading.drain(DRAIN_S)]
-        if self.config.grpc:
-            leaving.append(self._grpc.stop(1.0))
-        await asyncio.gather(*leaving)
-        self.commanding.close()
-        await self.monitor.close()
-        # Requests that are cut now are no news.
-        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
-        self._http.should_exit = True
-        await self._serving
-        await self.reading.stop()
-        if self.mcp is not None:
-            await self.mcp.stop()
-        await self.maintenance.close()
-        await self.host.close()
-        await self.forwarder.stop(EXPORT_DRAIN_S)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self.authority.close()
-        await asyncio.to_thread(self.store.close)
-        if self._traces is not None:
-            await asyncio.to_thread(self._traces.close)
+        # Senders who come meanwhile are told to come again: the ports stay open until readers are gone.
+        self.ingest.leave()
+        await self.reading.drain(DRAIN_S)
+        await self._opened.aclose()
         _LOG.info("ended in good order at offset %d", self.host.hub.head)
+
+    async def _close_ports(self) -> None:
+        """Answer what was begun, as far as that goes within a second, and let go of both ports."""
+        leaving: list[Awaitable[object]] = []
+        if self._http is not None and self._serving is not None:
+            self._http.should_exit = True
+            leaving.append(asyncio.wait([self._serving]))
+        if self._grpc is not None:
+            leaving.append(self._grpc.stop(1.0))
+        uvicorn_log = logging.getLogger("uvicorn.error")
+        level = uvicorn_log.level
+        uvicorn_log.setLevel(logging.CRITICAL)  # requests that are cut now are no news
+        try:
+            await asyncio.gather(*leaving)
+        finally:
+            uvicorn_log.setLevel(level)
+
+
+async def _cancelled(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 class _Server(uvicorn.Server):
@@ -499,6 +535,7 @@ def check(config: Config) -> Iterator[str]:
 
     Raises:
         InvalidValue: a setting that cannot be meant.
+        StoreUnavailable: a data folder that others may write to.
     """
     tls = tls_of(config)
     rules = parse_rules(config.rules)
@@ -508,10 +545,16 @@ def check(config: Config) -> Iterator[str]:
     yield f"http      {'https' if tls else 'http'}://{_shown(config.host)}:{config.http_port}"
     yield f"grpc      {_shown(config.host)}:{config.grpc_port}" if config.grpc else "grpc      off"
     yield f"store     {config.durability} in {config.data_path}"
+    if config.data_path.is_dir() and (warning := check_mode(config.data_path)):
+        yield f"warning   {warning}"
+    yield from limit_lines(config)
+    yield from tls_lines(tls)
     needed = ingest_needs_token(config.host, ingest_token=config.ingest_token, no_auth=config.no_auth)
     yield f"tokens    {'none' if config.no_auth else 'for everything' if needed else 'for everything but OTLP'}"
+    yield from issuer_lines(config)
+    how = ", without secrets" if config.redact_exports else ""
     for backend in backends_of(config):
-        yield f"backend   {backend.name}: {backend.protocol} to {backend.authority} ({', '.join(backend.signals)})"
+        yield f"backend   {backend.name}: {backend.protocol} to {backend.authority} ({', '.join(backend.signals)}{how})"
     for rule in rules:
         yield f"rule      {rule}"
     if config.mcp and config.commands:

@@ -16,6 +16,7 @@ from otelprogress_collector import __version__
 from otelprogress_collector.auth import tokens
 from otelprogress_collector.auth.principal import READ, SCOPES
 from otelprogress_collector.config import Config, load
+from otelprogress_collector.store.data_dir import check_mode
 from otelprogress_collector.store.interface import StoreUnavailable
 
 USAGE = 2
@@ -151,8 +152,11 @@ def token_create(
 ) -> None:
     """Make a token and print it once; only its hash is kept."""
     with _explained():
-        path = tokens_path(load(config, {"data_dir": data_dir}))
+        settings = load(config, {"data_dir": data_dir})
+        path = tokens_path(settings)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if settings.tokens_file is None and (warning := check_mode(path.parent)):
+            _say(f"otelprogress-collector: {warning}")
         now_unix_s = time.time()
         token = tokens.create_token(
             path,

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import difflib
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -25,6 +27,10 @@ from otelprogress_collector.auth.tls import check_exposure, is_loopback
 
 ENV_PREFIX: Final = "OTELPROGRESS_COLLECTOR_"
 MIB: Final = 1024 * 1024
+_OF_A_SERVICE: Final = re.compile(
+    r"SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?|NAME|ENV_\w+"
+)
+"""What Kubernetes and container links leave in the environment for a service called `otelprogress-collector`."""
 
 
 def _split(value: Any) -> Any:
@@ -144,6 +150,10 @@ class Config(BaseSettings):
     exporters: tuple[dict[str, Any], ...] = Field(
         (), description="OTLP backends, with settings of their own."
     )
+    redact_exports: bool = Field(
+        False,
+        description="Take secrets out of what is forwarded, and out of its queues, as out of the store; by default every byte stays.",
+    )
     self_otlp: str = Field("", description="OTLP endpoint for the collector's own traces; by default none.")
 
     # What it says.
@@ -200,8 +210,9 @@ def load(path: str | None, said: dict[str, Any]) -> Config:
         said: by the command line; `None` values were not said.
 
     Raises:
-        InvalidValue: the file cannot be read, or a setting is unknown or wrong; names it.
+        InvalidValue: the file cannot be read, or a setting is unknown or wrong, wherever it stands; names it.
     """
+    _refuse_unknown_variables()
     from_file: dict[str, Any] = {}
     if path is not None:
         try:
@@ -251,12 +262,33 @@ def _in_environment(name: str) -> bool:
     return any(key.upper() == prefix and value for key, value in os.environ.items())
 
 
+def _refuse_unknown_variables() -> None:
+    unknown = []
+    for variable, value in sorted(os.environ.items()):
+        front, name = variable[: len(ENV_PREFIX)].upper(), variable[len(ENV_PREFIX) :]
+        if front != ENV_PREFIX or not name or not value or _OF_A_SERVICE.fullmatch(name.upper()):
+            continue
+        setting = name.lower().partition("__")[0]
+        if setting not in Config.model_fields:
+            near = _nearest(setting)
+            unknown.append(
+                f"{variable}: no such setting{f'; did you mean {ENV_PREFIX}{near.upper()}?' if near else ''}"
+            )
+    if unknown:
+        raise InvalidValue("; ".join(unknown))
+
+
+def _nearest(setting: str) -> str | None:
+    return next(iter(difflib.get_close_matches(setting, Config.model_fields, 1)), None)
+
+
 def _explained(error: ValidationError) -> str:
     lines = []
     for problem in error.errors(include_url=False, include_input=False):
         name = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
-            lines.append(f"{name}: no such setting")
+            near = _nearest(name)
+            lines.append(f"{name}: no such setting{f'; did you mean {near}?' if near else ''}")
         else:
             lines.append(f"{name}: {problem['msg']}")
     return "; ".join(lines)

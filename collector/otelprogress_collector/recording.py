@@ -55,9 +55,11 @@ class Baselines:
         return found
 
     def learned(self, durations: Sequence[Duration]) -> None:
-        """More is known of these names: what was read before is read again when somebody asks."""
+        """More is known of these names: they are read again when somebody asks, and what is known stands until then."""
         for one in durations:
-            self._known.pop((one.tenant, one.name, one.step_name), None)
+            key = (one.tenant, one.name, one.step_name)
+            if key in self._known:
+                self._known[key] = (0, self._known[key][1])
 
     def refresh(self, store: Store, now_unix_ns: int) -> None:
         """Read some of what was asked for."""

@@ -95,8 +95,15 @@ def store_lines(store: Store, maintenance: Maintenance) -> Iterator[Line]:
     )
 
 
-def exporter_lines(reports: Iterable[CourierReport]) -> Iterator[Line]:
-    """Each backend and signal."""
+def exporter_lines(reports: Iterable[CourierReport], unreadable: int) -> Iterator[Line]:
+    """Each backend and signal, and the records that could not be read for redaction."""
+    yield (
+        _P + "export_unreadable_total",
+        "Records that could not be redacted and go nowhere.",
+        "counter",
+        {},
+        unreadable,
+    )
     found = list(reports)
     for name, text, kind, value in (
         ("export_queued", "Requests that wait for a backend.", "gauge", lambda one: one.queued),

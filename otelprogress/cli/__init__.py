@@ -1,1 +1,1 @@
-"""The command line. `main` is the entry point."""
+"""The command line. `entry` is the entry point."""

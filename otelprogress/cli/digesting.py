@@ -2,26 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
-
-from otelprogress.feed.news import Reason, news_reason, standing_reason
-from otelprogress.model import digest
+from otelprogress.model import digest, news
+from otelprogress.model.digest_budget import DEFAULT_MAX_TOKENS
 from otelprogress.model.events import FeedEvent, OperationView
 from otelprogress.visualization.board import Board
-
-_LOUDEST_FIRST: Final[tuple[Reason, ...]] = (
-    "failed",
-    "lost",
-    "input",
-    "warning",
-    "stalled",
-    "ended",
-    "resumed",
-    "step",
-    "started",
-    "eta",
-    "changed",
-)
 
 
 class Digester:
@@ -31,26 +15,17 @@ class Digester:
         max_tokens: the budget of one digest.
     """
 
-    def __init__(self, *, max_tokens: int = digest.DEFAULT_MAX_TOKENS) -> None:
+    def __init__(self, *, max_tokens: int = DEFAULT_MAX_TOKENS) -> None:
         self._max_tokens = max_tokens
         self._board = Board()
         self._told: dict[str, OperationView] = {}
         self._events: list[FeedEvent] = []
-        self._reasons: set[Reason] = set()
         self._count = 0
         self._spoke_at_unix_ns: int | None = None
 
     def add(self, event: FeedEvent) -> None:
         """Take note of an event."""
         self._board.apply(event)
-        view = event.operation
-        before = self._told.get(view.id)
-        if before is not None:
-            reason = news_reason(event, before, "change", resumed=True)
-        else:
-            reason = standing_reason(view, "end", resumed=True) or "started"
-        if reason is not None:
-            self._reasons.add(reason)
         self._events.append(event)
 
     def speak(self, now_unix_ns: int) -> str | None:
@@ -58,19 +33,19 @@ class Digester:
         if not self._events:
             return None
         events, self._events = self._events, []
-        reasons, self._reasons = self._reasons, set()
         mentioned = {event.operation.id for event in events}
         views = [view for view in self._board.views(now_unix_ns) if view.id in mentioned]
         elapsed_s = None if self._spoke_at_unix_ns is None else (now_unix_ns - self._spoke_at_unix_ns) / 1e9
         self._count += 1
+        previously = None if self._count == 1 else self._told
         text = digest.render(
             views,
             [event for event in events if event.kind != "snapshot" or event.gap is not None],
             position=f"t{self._count}",
-            why=next((reason for reason in _LOUDEST_FIRST if reason in reasons), "changed"),
+            why=news.why(events, previously),
             elapsed_s=elapsed_s,
             max_tokens=self._max_tokens,
-            previously=None if self._count == 1 else self._told,
+            previously=previously,
         )
         self._spoke_at_unix_ns = now_unix_ns
         known = {view.id: view for view in self._board.views(now_unix_ns)}

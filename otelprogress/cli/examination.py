@@ -19,6 +19,7 @@ from otelprogress.cli.collector_examination import examine_collectors, examine_s
 from otelprogress.cli.findings import ANSWER_WITHIN_S, BAD, COLLECTOR, FEED, MAX_TEXT_CHARS, NOTE, OK, Finding
 from otelprogress.exceptions import ProgressError
 from otelprogress.feed import runtime_file
+from otelprogress.feed.runtime_folder import runtime_folder
 from otelprogress.model import formats
 from otelprogress.model.rules import parse_rules
 from otelprogress.model.text import clean
@@ -111,7 +112,7 @@ def _environment(environ: Mapping[str, str]) -> Iterator[Finding]:
 
 
 async def _feeds(now_s: float, *, collector_named: bool) -> list[Finding]:
-    folder = runtime_file.runtime_folder()
+    folder = runtime_folder()
     try:
         found = runtime_file.scan(folder)
     except (ProgressError, OSError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from otelprogress.cli.running import ending
 from otelprogress.exceptions import (
     AmbiguousOperation,
     FeedDenied,
@@ -29,6 +30,9 @@ class ExitCode(IntEnum):
     DENIED = 5
     CANCELLED = 6
     TIMEOUT = 124
+    NOT_RUN = ending.NOT_RUN
+    NOT_EXECUTABLE = ending.NOT_EXECUTABLE
+    COMMAND_NOT_FOUND = ending.NOT_FOUND
     INTERRUPTED = 130
     TERMINATED = 143
     """SIGTERM, after the terminal was given back."""

@@ -21,6 +21,9 @@ _EXIT_CODES: Final = {
     ExitCode.DENIED: "the token is missing, wrong or expired",
     ExitCode.CANCELLED: "the operation was cancelled",
     ExitCode.TIMEOUT: "`--timeout` is over; the operation goes on",
+    ExitCode.NOT_RUN: "`run` could not run its program",
+    ExitCode.NOT_EXECUTABLE: "`run`: its program cannot be executed",
+    ExitCode.COMMAND_NOT_FOUND: "`run`: there is no such program",
     ExitCode.INTERRUPTED: "Ctrl-C",
     ExitCode.TERMINATED: "`watch` was ended by SIGTERM",
 }

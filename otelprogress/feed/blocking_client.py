@@ -8,13 +8,14 @@ import random
 import threading
 from collections.abc import Coroutine, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, Unpack
 
 from otelprogress.exceptions import UsageError
 
 if TYPE_CHECKING:
     from otelprogress.feed.client import AsyncClient
     from otelprogress.feed.command_client import Commanded, CommandOptions
+    from otelprogress.feed.digest_watch import Digest, DigestWatch
     from otelprogress.feed.discovery import FeedTarget
     from otelprogress.feed.news import News, Until
     from otelprogress.feed.watch import Watch
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from otelprogress.protocol.messages import CommandStatus, Level
 
 T = TypeVar("T")
+Item_co = TypeVar("Item_co", covariant=True)
 
 
 class _LoopThread:
@@ -78,10 +80,26 @@ def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
         loop.close()
 
 
-class BlockingWatch:
+class _Watching(Protocol[Item_co]):
+    """What a `BlockingWatch` makes blocking."""
+
+    gaps: int
+
+    @property
+    def cursor(self) -> str:
+        """Where to go on."""
+
+    async def __anext__(self) -> Item_co:
+        """The next one."""
+
+    async def aclose(self) -> None:
+        """The end."""
+
+
+class BlockingWatch(Generic[T]):
     """An iterator over what happens; `next()` waits. Also a context manager that closes its connections."""
 
-    def __init__(self, thread: _LoopThread, watching: Watch) -> None:
+    def __init__(self, thread: _LoopThread, watching: _Watching[T]) -> None:
         self._thread = thread
         self._watch = watching
 
@@ -98,7 +116,7 @@ class BlockingWatch:
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> FeedEvent:
+    def __next__(self) -> T:
         """The next event; waits for it.
 
         Raises:
@@ -110,7 +128,7 @@ class BlockingWatch:
             raise StopIteration
         return event
 
-    def poll(self, timeout_s: float) -> FeedEvent | None:
+    def poll(self, timeout_s: float) -> T | None:
         """The next event if it comes within `timeout_s` seconds; `None`: it did not, or the watch has ended."""
         try:
             return self._thread.call(_next(self._watch, timeout_s))
@@ -130,7 +148,7 @@ class BlockingWatch:
         self._thread.call(self._watch.aclose())
 
 
-async def _next(watching: Watch, timeout_s: float | None) -> FeedEvent | None:
+async def _next(watching: _Watching[T], timeout_s: float | None) -> T | None:
     async with asyncio.timeout(timeout_s):
         try:
             return await watching.__anext__()
@@ -194,7 +212,7 @@ class Client:
         level: Level = "milestones",
         max_rate_hz: float | None = None,
         cursor: str | None = None,
-    ) -> BlockingWatch:
+    ) -> BlockingWatch[FeedEvent]:
         """Follow what happens; see `AsyncClient.watch`."""
 
         async def make() -> Watch:
@@ -211,6 +229,44 @@ class Client:
                 roots=roots,
                 level=level,
                 max_rate_hz=max_rate_hz,
+                cursor=cursor,
+            )
+
+        return BlockingWatch(self._thread, self._thread.call(make()))
+
+    def digests(
+        self,
+        name: str | None = None,
+        *,
+        run: str | tuple[str, ...] = (),
+        label: str | tuple[str, ...] = (),
+        trace_id: str | tuple[str, ...] = (),
+        service: str | tuple[str, ...] = (),
+        state: str | tuple[str, ...] = (),
+        attributes: Mapping[str, str | bool | int | float] | None = None,
+        subtree: str | None = None,
+        roots: bool | None = None,
+        level: Level = "milestones",
+        max_rate_hz: float | None = None,
+        max_tokens: int = 800,
+        cursor: str | None = None,
+    ) -> BlockingWatch[Digest]:
+        """Follow what happens as text for language models; see `AsyncClient.digests`."""
+
+        async def make() -> DigestWatch:
+            return self._client.digests(
+                name,
+                run=run,
+                label=label,
+                trace_id=trace_id,
+                service=service,
+                state=state,
+                attributes=attributes,
+                subtree=subtree,
+                roots=roots,
+                level=level,
+                max_rate_hz=max_rate_hz,
+                max_tokens=max_tokens,
                 cursor=cursor,
             )
 

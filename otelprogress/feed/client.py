@@ -31,15 +31,27 @@ from otelprogress.feed.command_client import (
     is_accepted,
     send_command,
 )
+from otelprogress.feed.digest_watch import Digest, DigestWatch
 from otelprogress.feed.discovery import FeedTarget, all_feeds, target_at
 from otelprogress.feed.merging import TRUE_OUTCOMES, first_hand
 from otelprogress.feed.news import UNTIL, News, Until, news_reason, standing_reason
 from otelprogress.feed.watch import Watch
 from otelprogress.feed.watching import WatchOptions, snapshot
+from otelprogress.model.digest_budget import DEFAULT_MAX_TOKENS
 from otelprogress.model.events import OperationView, State
 from otelprogress.protocol.messages import Command, CommandAnswer, CommandStatus, Filter, Level
 
-__all__ = ["AsyncClient", "Client", "Commanded", "News", "Until", "Watch", "watch"]
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "Commanded",
+    "Digest",
+    "DigestWatch",
+    "News",
+    "Until",
+    "Watch",
+    "watch",
+]
 
 _Views = list[OperationView]
 _Targets = list[FeedTarget]
@@ -95,7 +107,7 @@ class AsyncClient:
         self._resume = resume
         self._open_timeout_s = open_timeout_s
         self._rng = rng
-        self._watches: weakref.WeakSet[Watch] = weakref.WeakSet()
+        self._watches: weakref.WeakSet[Watch | DigestWatch] = weakref.WeakSet()
         self.unanswered: tuple[FeedTarget, ...] = ()
 
     async def __aenter__(self) -> Self:
@@ -183,6 +195,86 @@ class AsyncClient:
         watching = Watch(target, options, cursor=cursor or None, rng=self._rng, begins_with=begins_with)
         self._watches.add(watching)
         return watching
+
+    def digests(
+        self,
+        name: str | None = None,
+        *,
+        run: str | tuple[str, ...] = (),
+        label: str | tuple[str, ...] = (),
+        trace_id: str | tuple[str, ...] = (),
+        service: str | tuple[str, ...] = (),
+        state: str | tuple[str, ...] = (),
+        attributes: Mapping[str, str | bool | int | float] | None = None,
+        subtree: str | None = None,
+        roots: bool | None = None,
+        level: Level = "milestones",
+        max_rate_hz: float | None = None,
+        max_tokens: int = DEFAULT_MAX_TOKENS,
+        cursor: str | None = None,
+    ) -> DigestWatch:
+        """Follow what happens as text for language models, made by the feed.
+
+        It is about one feed: the one that was named, else the only one there is, else the collector's. `otelprogress tail --digest`
+        is about all of them.
+
+        Args:
+            name: this and the other clauses as for `watch`.
+            run: ids or handles.
+            label: labels.
+            trace_id: 32 hex digits each.
+            service: values of `service.name`.
+            state: `running`, `waiting`, …
+            attributes: each must be equal.
+            subtree: a run id: it and everything below it.
+            roots: `True` only operations without a parent, `False` all; `None`: roots, unless a clause names
+                particular operations.
+            level: `ticks`: counts are news too; `milestones`: all durable events are; `terminal`: only ends.
+            max_rate_hz: how often it speaks of what can wait; `None`: every 10 s. What wants attention comes at once.
+            max_tokens: the budget of one digest, 50 to 10,000.
+            cursor: of an earlier digest with the same clauses, or the position that a digest begins with; `None`: begin with
+                the full state.
+
+        Raises:
+            InvalidValue: an unknown level.
+        """
+        if level not in _LEVELS:
+            raise InvalidValue(f"level is one of {', '.join(_LEVELS)}, not {level!r}")
+        options = WatchOptions(
+            filter=Filter(
+                run=_several(run),
+                label=_several(label),
+                trace_id=_several(trace_id),
+                service=_several(service),
+                state=_several(state),
+                name=name,
+                attributes=dict(attributes or {}),
+                subtree=subtree,
+                roots=roots,
+            ),
+            level=level,
+            max_rate_hz=max_rate_hz,
+            render="digest",
+            max_tokens=max_tokens,
+            backoff_s=self._backoff_s,
+            resume=self._resume,
+            open_timeout_s=self._open_timeout_s,
+        )
+        watching = DigestWatch(self._one_target, options, cursor=cursor or None, rng=self._rng)
+        self._watches.add(watching)
+        return watching
+
+    async def _one_target(self) -> FeedTarget:
+        targets = await self._targets()
+        chosen = [each for each in targets if each.is_collector] if len(targets) > 1 else targets
+        if not targets:
+            raise FeedUnavailable(
+                "no process of yours has a feed open; `otelprogress doctor` says where was looked"
+            )
+        if len(chosen) != 1:
+            names = ", ".join(each.name for each in (chosen or targets)[:5])
+            raise InvalidValue(f"a digest is of one feed, and there are several: name one of {names}")
+        return chosen[0]
 
     async def list(
         self,

@@ -27,7 +27,7 @@ from otelprogress.exceptions import AmbiguousOperation, ProgressError, UnknownOp
 from otelprogress.feed.clock import Clock, SystemClock
 from otelprogress.feed.history_store import HistoryStore, LiveRun, Process, RunRow, UsualDurations, is_busy
 from otelprogress.feed.process_identity import is_gone, process_identity
-from otelprogress.feed.runtime_file import ensure_private_folder
+from otelprogress.feed.runtime_folder import ensure_private_folder
 from otelprogress.model.events import FeedEvent, OperationView, State, StepView
 from otelprogress.model.redaction import redacted
 from otelprogress.model.semconv import MAX_MESSAGE_CHARS

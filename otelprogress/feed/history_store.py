@@ -366,11 +366,11 @@ class HistoryStore:
 
 def _baseline(durations_s: list[float]) -> Baseline:
     """Median and quartiles; of fewer than four runs, which have no quartiles worth the name, a quarter around them."""
-    median_s = statistics.median(durations_s)
-    if len(durations_s) < MIN_RUNS_FOR_QUARTILES:
-        return Baseline(median_s, 0.75 * min(durations_s), 1.25 * max(durations_s))
+    median_s, count = statistics.median(durations_s), len(durations_s)
+    if count < MIN_RUNS_FOR_QUARTILES:
+        return Baseline(median_s, 0.75 * min(durations_s), 1.25 * max(durations_s), count)
     low_s, _, high_s = statistics.quantiles(durations_s, n=4, method="inclusive")
-    return Baseline(median_s, low_s, high_s)
+    return Baseline(median_s, low_s, high_s, count)
 
 
 def _run_values(row: RunRow, host: Process) -> tuple[object, ...]:

@@ -333,6 +333,7 @@ class LinkClient:
                 subprotocols=(SUBPROTOCOL,),
                 connect_timeout_s=target.connect_timeout_s,
                 tls=target.tls,
+                says_little=not self._route.carries_events,
             )
         except FeedDenied as refused:
             self._refused(str(refused))

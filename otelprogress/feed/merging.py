@@ -5,6 +5,8 @@ gone. Each is shown once:
 
 - The collector's word counts, as soon as it has caught up with what the process has said: from then on the process is
   not heard about that run. So no verdict about a process that ended can contradict a collector that knows better.
+- An outcome that the process has said itself is first hand: no `lost` of a collector, which has only judged from outside
+  and may hear the truth late or never, follows it or is given instead of it.
 - A verdict of the reader itself, that a process is gone, is a guess: it is given only of what is shown as running, and
   never after a collector's outcome. One that the collector comes to as well is not told a second time.
 - Durable events come once, whoever says them first. They are told by run, kind, step and the writer's time: both have
@@ -39,6 +41,8 @@ MAX_GIVEN: Final = 100_000
 """Durable events that are known to have been given."""
 MAX_OWED: Final = 10_000
 """Durable events of processes that a collector is waited for to say."""
+_SAID, _LOST = "said", "lost"
+"""Ends that are remembered by run beyond a cursor: an outcome that a writer said, and a verdict of anybody."""
 _BEFORE: Final = ""
 """Stands for whichever feed gave an event before a cursor was saved."""
 
@@ -67,7 +71,17 @@ class Owed(NamedTuple):
 
 
 class _Run:
-    __slots__ = ("covered_unix_ns", "last_key", "owed_guess", "shown", "speaker", "speaks_for_all")
+    __slots__ = (
+        "covered_unix_ns",
+        "last_key",
+        "lost_before",
+        "outcome_given",
+        "owed_guess",
+        "owed_outcome",
+        "shown",
+        "speaker",
+        "speaks_for_all",
+    )
 
     def __init__(self) -> None:
         self.speaker = ""
@@ -79,6 +93,12 @@ class _Run:
         """Of the last durable event that was given."""
         self.owed_guess = b""
         """Of the reader's own verdict that waits for the collector to say something."""
+        self.owed_outcome = b""
+        """Of the process's own word about its end that waits likewise."""
+        self.outcome_given = False
+        """Whether an outcome that the writer said was given, whoever passed it on."""
+        self.lost_before = False
+        """Whether a verdict was given before a cursor was saved, and nothing since."""
         self.covered_unix_ns = 0
         """What the writer had said by then was given: as the state that it came to."""
 
@@ -96,6 +116,7 @@ class Merge:
         self._runs: dict[str, _Run] = {}
         self._given: dict[bytes, str] = {}
         self._owed: dict[bytes, Owed] = {}
+        self._instead: list[Owed] = []
         self._awaited: dict[Patience, dict[bytes, int]] = {FOR_COLLECTOR: {}, FOR_PROCESS: {}}
         """Durable events that were given and that the other kind of feed may still say, with their times."""
         self._newest_unix_ns = 0
@@ -127,25 +148,37 @@ class Merge:
         # Two events of one feed are two, however much they are alike.
         repeats = bool(key) and (self._given.get(key, feed) != feed or (collector and _covers(run, event)))
         self._awaited[FOR_COLLECTOR if collector else FOR_PROCESS].pop(key, None)
-        if collector:
+        if collector and self._contradicts(run, event, key):
+            give = False
+        elif collector:
             self._owed.pop(key, None)
             give = self._takes_collector(run, feed, event, key, repeats=repeats)
             if run.speaker == feed and not event.operation.live:
                 self._owed.pop(run.owed_guess, None)
-        elif _is_guess(event) and run.shown is not None and not run.shown.live:
+        elif _is_guess(event) and (
+            run.outcome_given or run.lost_before or (run.shown is not None and not run.shown.live)
+        ):
             give = False
-        elif run.speaks_for_all:
+        elif run.speaks_for_all and not (_is_outcome(event) and _is_lost(run.shown)):
             give = False
             if key and not repeats:
                 if _is_guess(event):
                     run.owed_guess = key
+                elif _is_outcome(event):
+                    run.owed_outcome = key
                 self._owe(key, Owed(feed, event))
         else:
-            run.speaker = feed
+            if not run.speaks_for_all:
+                run.speaker = feed
             give = not repeats
         if give:
             self._note_given(run, feed, event, key, FOR_PROCESS if collector else FOR_COLLECTOR)
         return give
+
+    def instead(self) -> list[Owed]:
+        """What is to be given in the place of the event that was refused last: a process's own word up to its end."""
+        instead, self._instead = self._instead, []
+        return instead
 
     def away(self, collector: str) -> list[Owed]:
         """A collector cannot be reached: what others said of its runs and it did not, to be given now."""
@@ -173,13 +206,38 @@ class Merge:
             if at_unix_ns > self._newest_unix_ns - patience.for_ns
         }
 
+    def _contradicts(self, run: _Run, event: FeedEvent, key: bytes) -> bool:
+        """Whether a collector takes a run for lost, or for going on, whose end the process itself has said."""
+        view = event.operation
+        if view.state in TRUE_OUTCOMES or (key and event.kind not in _CONCLUDED):
+            return False
+        if not run.outcome_given and view.state is State.LOST:
+            self._tell_outcome(run)
+        return run.outcome_given
+
+    def _tell_outcome(self, run: _Run) -> None:
+        """Give what the process has said up to its end, where that waits for the collector to say it."""
+        outcome = self._owed.get(run.owed_outcome)
+        if outcome is None:
+            return
+        for key, owed in list(self._owed.items()):
+            if owed.feed == outcome.feed and owed.event.operation.id == outcome.event.operation.id:
+                del self._owed[key]
+                self._note_given(run, owed.feed, owed.event, key, FOR_COLLECTOR)
+                self._instead.append(owed)
+            if owed is outcome:
+                return
+
     def _takes_collector(self, run: _Run, feed: str, event: FeedEvent, key: bytes, *, repeats: bool) -> bool:
         if run.speaks_for_all and run.speaker != feed:
             return False  # another collector was first
         shown = run.shown
+        if run.lost_before and event.kind == _ENDED and _is_lost(event.operation):
+            run.speaker, run.speaks_for_all = feed, True
+            return False
         if run.speaks_for_all:
             # What it says again it has said since, unless an outcome takes back a verdict of its own.
-            changes = shown is not None and event.kind == _ENDED and event.operation.state != shown.state
+            changes = event.kind == _ENDED and _is_lost(shown) and not _is_lost(event.operation)
             return not repeats or changes
         if (
             event.kind == _ENDED
@@ -205,19 +263,38 @@ class Merge:
             if len(self._runs) >= MAX_RUNS:
                 self._forget_some()
             run = self._runs[run_id] = _Run()
+            run.outcome_given = _end_key(run_id, _SAID) in self._given
+            run.lost_before = self._given.get(_end_key(run_id, _LOST)) == _BEFORE
         return run
 
     def _note_given(self, run: _Run, feed: str, event: FeedEvent, key: bytes, patience: Patience) -> None:
+        self._note_end(run, feed, event)
         run.shown = event.operation
         if event.kind == _SNAPSHOT and patience is FOR_COLLECTOR:
             # A process makes its snapshots by its own clock, which its writers use too.
             run.covered_unix_ns = event.operation.as_of_unix_ns
         if key:
             run.last_key = key
-            self._given[key] = feed
-            _trim(self._given, MAX_GIVEN)
-            self._awaited[patience][key] = event.time_unix_ns
-            _trim(self._awaited[patience], patience.events)
+            self._remember(key, feed, event.time_unix_ns, patience)
+
+    def _note_end(self, run: _Run, feed: str, event: FeedEvent) -> None:
+        view = event.operation
+        if view.state in TRUE_OUTCOMES and not run.outcome_given:
+            run.outcome_given = True
+            self._remember(_end_key(view.id, _SAID), feed, event.time_unix_ns, FOR_COLLECTOR)
+        if _is_lost(view) and not _is_lost(run.shown):
+            self._remember(_end_key(view.id, _LOST), feed, event.time_unix_ns, FOR_COLLECTOR)
+        elif view.live and (run.lost_before or _is_lost(run.shown)):  # it was heard again
+            key = _end_key(view.id, _LOST)
+            self._given.pop(key, None)
+            self._awaited[FOR_COLLECTOR].pop(key, None)
+        run.lost_before = False
+
+    def _remember(self, key: bytes, feed: str, at_unix_ns: int, patience: Patience) -> None:
+        self._given[key] = feed
+        _trim(self._given, MAX_GIVEN)
+        self._awaited[patience][key] = at_unix_ns
+        _trim(self._awaited[patience], patience.events)
 
     def _owe(self, key: bytes, owed: Owed) -> None:
         self._owed[key] = owed
@@ -249,6 +326,15 @@ def _is_guess(event: FeedEvent) -> bool:
     return event.kind == _ENDED and event.operation.lost_detector == _GUESSED_BY
 
 
+def _is_outcome(event: FeedEvent) -> bool:
+    """Whether it is a writer's own word about its end."""
+    return event.kind == _ENDED and event.operation.state in TRUE_OUTCOMES
+
+
+def _is_lost(view: OperationView | None) -> bool:
+    return view is not None and view.state is State.LOST
+
+
 def _covers(run: _Run, event: FeedEvent) -> bool:
     """Whether what was shown of a process includes this event of a collector."""
     shown, view = run.shown, event.operation
@@ -263,10 +349,8 @@ def _is_behind(view: OperationView, shown: OperationView) -> bool:
 
     The hosts' clocks say when each heard of it, not when it was: what counts is how far the run itself has come.
     """
-    if not view.live:
+    if not view.live or not shown.live:
         return False
-    if not shown.live:
-        return shown.state in TRUE_OUTCOMES
     return _distance(view) < _distance(shown)
 
 
@@ -281,6 +365,10 @@ def _key(event: FeedEvent) -> bytes:
     index = NO_STEP_INDEX if event.step is None else event.step.index
     said = f"{event.operation.id} {event.kind} {event.time_unix_ns} {index}"
     return hashlib.blake2b(said.encode(), digest_size=8).digest()
+
+
+def _end_key(run_id: str, end: str) -> bytes:
+    return hashlib.blake2b(f"{run_id} {end}".encode(), digest_size=8).digest()
 
 
 def _trim(entries: dict[bytes, Any], most: int) -> None:

@@ -13,9 +13,7 @@ import os
 import secrets
 import stat
 import sys
-import tempfile
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -23,13 +21,15 @@ import msgspec
 
 from otelprogress.exceptions import InvalidRecord, InvalidValue
 from otelprogress.feed.process_identity import is_gone, process_identity
+from otelprogress.feed.runtime_folder import SUFFIX, ensure_private_folder, runtime_folder, take_announced
 from otelprogress.model.text import clean
 
 KEEP_STALE_S: Final = 600.0
 MAX_FILE_BYTES: Final = 16_384
-SUFFIX: Final = ".json"
+ANNOUNCED_WAITS_S: Final = 5.0
+"""How long a child waits for the file that its parent has announced, and writes while the child starts."""
+_LOOK_EVERY_S: Final = 0.02
 STALE_SUFFIX: Final = ".stale"
-_FOLDER_MODE: Final = 0o700
 _FILE_MODE: Final = 0o600
 _OTHERS: Final = 0o077
 _MAX_TEXT_CHARS: Final = 512
@@ -73,43 +73,6 @@ class Found(NamedTuple):
     """`False`: the process is gone; what it left open is lost."""
 
 
-def runtime_folder(environ: Mapping[str, str] = os.environ) -> Path:
-    """Where the runtime files of this user are; the folder need not exist yet."""
-    if given := environ.get("OTELPROGRESS_RUNTIME_DIR"):
-        return Path(given)
-    if session := environ.get("XDG_RUNTIME_DIR"):
-        return Path(session) / "otelprogress"
-    return Path(tempfile.gettempdir()) / f"otelprogress-{os.geteuid()}"
-
-
-def ensure_private_folder(folder: Path) -> Path:
-    """Make the folder with mode 0700, or check that it is this user's alone.
-
-    The mode of an existing folder is never changed: it may be one that others are meant to use.
-
-    Raises:
-        InvalidValue: it is a symbolic link or no folder, belongs to someone else, or lets others in.
-        OSError: it cannot be made.
-    """
-    with contextlib.suppress(FileExistsError):
-        folder.mkdir(mode=_FOLDER_MODE, parents=True)
-    found = folder.lstat()
-    if stat.S_ISLNK(found.st_mode) or not stat.S_ISDIR(found.st_mode):
-        raise InvalidValue(
-            f"{folder} must be a folder, not a link or a file: set OTELPROGRESS_RUNTIME_DIR to another"
-        )
-    if found.st_uid != os.geteuid():
-        raise InvalidValue(
-            f"{folder} belongs to user {found.st_uid}, not to {os.geteuid()}: set OTELPROGRESS_RUNTIME_DIR to another",
-        )
-    if found.st_mode & _OTHERS:
-        raise InvalidValue(
-            f"{folder} has mode {stat.S_IMODE(found.st_mode):04o}, others could read tokens: `chmod 700` it, or set "
-            "OTELPROGRESS_RUNTIME_DIR to another",
-        )
-    return folder
-
-
 def write(
     url: str,
     token: str,
@@ -141,7 +104,7 @@ def write(
         folder=clean(_working_folder(), _MAX_TEXT_CHARS),
         written_at_unix_ns=time.time_ns() if now_unix_ns is None else now_unix_ns,
     )
-    path = folder / f"{pid}-{secrets.token_hex(4)}{SUFFIX}"
+    path = take_announced(folder) or folder / f"{pid}-{secrets.token_hex(4)}{SUFFIX}"
     unfinished = path.with_suffix(".new")
     descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, _FILE_MODE)
     try:
@@ -173,6 +136,24 @@ def read(path: Path) -> RuntimeFile:
         return msgspec.json.decode(encoded, type=RuntimeFile)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidRecord(f"{path} is no runtime file: {error}") from error
+
+
+def read_announced(path: Path, *, wait_s: float = ANNOUNCED_WAITS_S) -> RuntimeFile:
+    """`read`; a file that was announced (`runtime_folder.announce`) is waited for, `wait_s` seconds at most.
+
+    Raises:
+        FileNotFoundError: there is none, or what was announced does not come.
+        InvalidValue: it is not a plain file of this user's with mode 0600.
+        InvalidRecord: it does not hold what `write` writes, or still holds nothing.
+    """
+    deadline_s = time.monotonic() + wait_s
+    while True:
+        try:
+            return read(path)
+        except InvalidRecord:
+            if path.stat().st_size or time.monotonic() >= deadline_s:
+                raise
+        time.sleep(_LOOK_EVERY_S)
 
 
 def scan(folder: Path | None = None, *, now_s: float | None = None) -> list[Found]:

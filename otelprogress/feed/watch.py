@@ -242,6 +242,8 @@ class Watch:
             given = feed is None or self._is_given(feed, event)
             if feed is not None:
                 feed.handled[event.operation.id] = event.revision
+            if not given and self._merge is not None:
+                self._ready.extendleft((None, owed.event) for owed in reversed(self._merge.instead()))
             if not self._ready and self._batch is not None:
                 self._finish(self._batch)
             if given:

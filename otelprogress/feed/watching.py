@@ -31,10 +31,21 @@ from otelprogress.feed.discovery import FeedTarget, renewed, target_at
 from otelprogress.feed.process_identity import is_gone
 from otelprogress.feed.silence import silent_logger
 from otelprogress.feed.tls import client_tls
+from otelprogress.model.digest_budget import DEFAULT_MAX_TOKENS
 from otelprogress.model.events import FeedEvent, OperationView, State
 from otelprogress.protocol.backoff import Backoff
 from otelprogress.protocol.close_codes import MEANINGS, CloseCode, retryable
-from otelprogress.protocol.messages import SUBPROTOCOL, Error, Filter, Gap, Level, Limits, Welcome
+from otelprogress.protocol.messages import (
+    SUBPROTOCOL,
+    DigestText,
+    Error,
+    Filter,
+    Gap,
+    Level,
+    Limits,
+    Render,
+    Welcome,
+)
 from otelprogress.protocol.session import ClientSession, Delivery, Subscription
 
 _LOG = logging.getLogger("otelprogress.feed")
@@ -120,6 +131,8 @@ class Batch(msgspec.Struct):
     """How many gaps were reported before the events."""
     away: bool = False
     """Nobody answers there now; a batch that comes later says that somebody does again."""
+    texts: list[str] = []
+    """Digests, where they are asked for."""
 
 
 class WatchOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,6 +141,8 @@ class WatchOptions(msgspec.Struct, frozen=True, kw_only=True):
     filter: Filter = Filter()
     level: Level = "milestones"
     max_rate_hz: float | None = None
+    render: Render = "events"
+    max_tokens: int = DEFAULT_MAX_TOKENS
     backoff_s: tuple[float, float] = (0.5, 20.0)
     resume: bool = True
     """`False`: every connection begins without a cursor. For tests that show what resuming is for."""
@@ -188,6 +203,8 @@ class FeedWatch:
             max_rate_hz=options.max_rate_hz,
             cursor=cursor,
             window_bytes=0,
+            render=options.render,
+            max_tokens=options.max_tokens,
         )
 
     def settle(self, cursor: str | None) -> None:
@@ -252,6 +269,7 @@ class FeedWatch:
                 async with asyncio.timeout(silence_s):
                     frame = await connection.recv(decode=False)
                 events: list[FeedEvent] = []
+                texts: list[str] = []
                 gaps = 0
                 for item in session.receive(frame):
                     if isinstance(item, Delivery):
@@ -263,13 +281,15 @@ class FeedWatch:
                         silence_s = max(1.0, item.ping_interval_s * _SILENCE_SHARE)
                     elif isinstance(item, Gap):
                         gaps += 1
+                    elif isinstance(item, DigestText):
+                        texts.append(item.text)
                     elif isinstance(item, Error):
                         raise self._refused(item)
                 if session.drain is not None:
                     self._asked_s = self._backoff.asked_delay_s(*session.drain.reconnect_after_s)
-                if events or gaps or subscription.cursor != self._last_cursor:
+                if events or texts or gaps or subscription.cursor != self._last_cursor:
                     self._last_cursor = subscription.cursor
-                    await self._sink(Batch(self, events, subscription.cursor, gaps))
+                    await self._sink(Batch(self, events, subscription.cursor, gaps, texts=texts))
         except RemoteProtocolError as broken:
             await hang_up(connection, broken.code)
             raise

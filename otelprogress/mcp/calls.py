@@ -26,7 +26,7 @@ from otelprogress.mcp.starting import Starter
 from otelprogress.mcp.story import Story
 from otelprogress.mcp.waits import Given, Places
 from otelprogress.model import digest
-from otelprogress.model.digest_budget import LeftOut
+from otelprogress.model.digest_budget import DEFAULT_MAX_TOKENS, LeftOut
 from otelprogress.model.events import FeedEvent, OperationView
 from otelprogress.model.news import Reason
 from otelprogress.model.news import why as loudest
@@ -244,7 +244,7 @@ class Calls:
                 why = await _wait(story, following, then_wait_s, report)
             else:
                 why = story.reason or "changed"
-            return self._told(viewer, story, why, digest.DEFAULT_MAX_TOKENS)
+            return self._told(viewer, story, why, DEFAULT_MAX_TOKENS)
 
     def _full(
         self,
@@ -254,7 +254,7 @@ class Calls:
         *,
         reason: Reason | None = None,
         more: int = 0,
-        max_tokens: int = digest.DEFAULT_MAX_TOKENS,
+        max_tokens: int = DEFAULT_MAX_TOKENS,
     ) -> str:
         self._given.give(viewer.key, position)
         return digest.render(

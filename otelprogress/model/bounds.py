@@ -42,7 +42,14 @@ def check_run_id(run_id: str) -> None:
         InvalidRecord: not 32 hex digits, a hyphen and 16 hex digits.
     """
     if _RUN_ID.fullmatch(run_id) is None:
-        raise InvalidRecord(f"run id must be <32 hex digits>-<16 hex digits>, not {run_id[:64]!r}")
+        raise refused_run_id(run_id)
+
+
+def refused_run_id(run_id: str) -> InvalidRecord:
+    """The refusal of an id that cannot be a run of whoever says it, whatever the reason."""
+    return InvalidRecord(
+        f"run id must be <32 hex digits>-<16 hex digits> of a span of its writer's own, not {run_id[:64]!r}"
+    )
 
 
 def check_durable(event: Event) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final, NamedTuple
 
+DEFAULT_MAX_TOKENS: Final = 800
 KEEP_FAILURES: Final = 3
 _LETTERS_PER_TOKEN: Final = 5
 _DIGITS_PER_TOKEN: Final = 3
@@ -83,6 +84,7 @@ class Block:
 
     head: str
     title: str | None
+    trace: str | None
     changes: list[Change]
     questions: list[str]
     weight: Weight
@@ -94,8 +96,7 @@ class Block:
         if self.left_out:
             return []
         lines = [self.head]
-        if self.title is not None:
-            lines.append(self.title)
+        lines += [line for line in (self.title, self.trace) if line is not None]
         shared: list[str] = []
         for change in self.changes:
             shared.append(str(change))

@@ -24,6 +24,10 @@ INTERVAL_CAP: Final = 5.0
 """One interval counts at most as this many usual ones: a stall is no new habit."""
 STALL_FLOOR_S: Final = 30.0
 STALL_INTERVALS: Final = 5.0
+STALL_DURATIONS: Final = 5.0
+"""What has not counted yet may be silent for so many of its usual durations."""
+STALL_HISTORY: Final = 3
+"""Fewer durations than that say nothing of a stall."""
 MAX_ETA_S: Final = 10 * 365 * 86_400.0
 """What would take longer has no ETA."""
 
@@ -36,6 +40,8 @@ class Baseline(msgspec.Struct, frozen=True, gc=False):
     """Lower quartile."""
     high_s: float
     """Upper quartile."""
+    count: int = 0
+    """How many durations it is made of; 0: not said, so nothing is concluded from it but an ETA."""
 
 
 class Estimator(msgspec.Struct, gc=False, omit_defaults=True):
@@ -121,6 +127,16 @@ def stall_after_s(explicit_s: float | None, estimator: Estimator | None) -> floa
     if estimator is None or not estimator.moves:
         return None
     return max(STALL_FLOOR_S, STALL_INTERVALS * (estimator.usual_interval_s or 0.0))
+
+
+def stall_after_history_s(baseline: Baseline | None) -> float | None:
+    """The same for what has not counted yet, by how long it took before; `None`: nobody knows.
+
+    max(30 s, five times the upper quartile) of at least three successful durations.
+    """
+    if baseline is None or baseline.count < STALL_HISTORY:
+        return None
+    return max(STALL_FLOOR_S, STALL_DURATIONS * baseline.high_s)
 
 
 def eta_from_ratio(ratio: float | None, active_s: float) -> Eta | None:

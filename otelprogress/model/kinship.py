@@ -48,12 +48,16 @@ class Kinship:
 
     def adopt(self, parent: RunState, runs: Mapping[str, RunState], now_ns: int) -> None:
         """A run speaks for the first time: those that waited for it become its children."""
+        adopted: list[RunState] = []
         for orphan_id in self._orphans.pop(parent.id, ()):
             orphan = runs[orphan_id]
             orphan.awaited_parent = None
             if self._may_attach(orphan, parent):
                 attach(orphan, parent)
-                propagate(orphan, now_ns, moved=False)
+                adopted.append(orphan)
+        # Only now, for one that has ended alone would be all there is, and a ratio does not go back.
+        for orphan in adopted:
+            propagate(orphan, now_ns, moved=False)
 
     def forget(self, run: RunState, runs: Mapping[str, RunState]) -> None:
         """A run left the tree; children of its that stay become roots."""

@@ -8,15 +8,18 @@ replaced by `[redacted]`. This is a net, not a proof: a secret that looks like a
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Final
 
-from otelprogress.model.text import clean
+from otelprogress.model.text import clean, without_invisible
 
 REDACTED: Final = "[redacted]"
 MAX_ATTRIBUTES: Final = 32
 MAX_KEY_CHARS: Final = 128
 MAX_VALUE_CHARS: Final = 256
+WINDOW_CHARS: Final = 8192
+_ENOUGH_CHARS: Final = 4400
+"""So many characters from its start tell whether something is a secret: a quoted value of 4,096 and what names it."""
 
 AttributeScalar = str | bool | int | float
 
@@ -134,6 +137,59 @@ def redact(text: str) -> str:
 def _without_the_secret(match: re.Match[str]) -> str:
     kept = match["scheme"] or match["named"] or match["user"] or ""
     return kept + REDACTED
+
+
+def may_hold_secret(text: str) -> bool:
+    """Whether `redact`, or a look at the names in it, could find something in a text: cheap, and often `True` for nothing."""
+    return _hinted(text.lower())
+
+
+def redact_whole(text: str, *, window_chars: int = WINDOW_CHARS) -> Generator[None, None, str]:
+    """`redact` for a text of any length that is to stay as it is otherwise; it may take a second for a megabyte.
+
+    Line ends and colours stay, unless a secret hides behind what cannot be seen: then that goes too.
+
+    Args:
+        text: not capped.
+        window_chars: about how much is looked through between two `next`, of which each takes some milliseconds.
+    """
+    kept = yield from _redact_in_windows(text, window_chars)
+    if not kept.isprintable() and len(seen := without_invisible(kept)) < len(kept):
+        found = yield from _redact_in_windows(seen, window_chars)
+        if found != seen:
+            return found
+    return kept
+
+
+def _redact_in_windows(text: str, window_chars: int) -> Generator[None, None, str]:
+    if len(text) <= 2 * window_chars:
+        return redact(text)
+    text = yield from _substituted(
+        _MAYBE_AUTHORIZATION, lambda match: match[1] + REDACTED, text, window_chars
+    )
+    return (yield from _substituted(_SECRET_VALUE, _without_the_secret, text, window_chars))
+
+
+def _substituted(
+    pattern: re.Pattern[str], replacement: Callable[[re.Match[str]], str], text: str, window_chars: int
+) -> Generator[None, None, str]:
+    """`pattern.sub(replacement, text)`, window by window."""
+    parts: list[str] = []
+    copied = at = 0
+    while at < len(text):
+        end = at + window_chars
+        enough = end + _ENOUGH_CHARS
+        found = pattern.search(text, at, enough) if _hinted(text[at:enough].lower()) else None
+        yield
+        if found is None or found.start() >= end:
+            at = end
+            continue
+        # Where it starts is certain; where it ends only without the edge of the window.
+        found = pattern.match(text, found.start()) or found
+        parts += text[copied : found.start()], replacement(found)
+        copied = at = found.end()
+    parts.append(text[copied:])
+    return "".join(parts)
 
 
 def redacted(text: str | None, max_chars: int) -> str | None:

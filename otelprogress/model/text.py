@@ -30,6 +30,7 @@ _NEVER: Final = re.compile(
     "\ufeff\ufff9-\ufffb"
     "\U000e0000-\U000e007f]",  # tags: invisible to people, readable to models
 )
+_INVISIBLE: Final = re.compile(rf"(?![\t\n\v\f\r\x85]){_NEVER.pattern}")
 _SURROGATES: Final = re.compile("[\ud800-\udfff]")
 _NOT_IN_SLUGS: Final = re.compile("[^a-z0-9_-]+")
 
@@ -55,6 +56,11 @@ def clean(text: str, max_chars: int) -> str:
     if cut or len(looked_at) > max_chars:
         return looked_at[: max(0, max_chars - 1)].rstrip() + ELLIPSIS if max_chars > 0 else ""
     return looked_at
+
+
+def without_invisible(text: str) -> str:
+    """The whole text with its lines and tabs, but without escape sequences and what else `clean` removes."""
+    return _INVISIBLE.sub("", _ESCAPE_SEQUENCES.sub("", text))
 
 
 def slug(name: str) -> str:

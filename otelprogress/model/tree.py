@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from otelprogress.exceptions import IllegalTransition, InvalidRecord
+from otelprogress.exceptions import IllegalTransition
 from otelprogress.model import semconv
 from otelprogress.model.applied import (
     DEFAULT_LIMITS,
@@ -24,7 +24,7 @@ from otelprogress.model.applied import (
     TreeStats,
     publish,
 )
-from otelprogress.model.bounds import check_durable, check_run_id, repaired
+from otelprogress.model.bounds import check_durable, check_run_id, refused_run_id, repaired
 from otelprogress.model.carriers import Carrier, Lane, admit, give_up
 from otelprogress.model.changes import Changes
 from otelprogress.model.events import OUTCOMES, Event, OperationView, Source, State
@@ -56,7 +56,7 @@ class OperationTree:
     Args:
         next_number: n of the handle `slug-n`; `None` counts in memory.
         limits: what to keep, how long to wait.
-        baselines: durations of earlier runs for the ETA; `None`: no history.
+        baselines: durations of earlier runs, for the ETA and for stalls; `None`: no history.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class OperationTree:
         self._start = 0
         """Which start of its host this is, among those that share a store."""
         self._windows = Timetable()
-        self._stalls = StallWatch()
+        self._stalls = StallWatch(baselines)
         self._window_ns = int(limits.reorder_window_s * 1e9)
         self._grace_ns = int(limits.span_end_grace_s * 1e9)
         self._flush_ns = int(limits.foreign_flush_s * 1e9)
@@ -118,7 +118,8 @@ class OperationTree:
                 self.stats.after_end += 1
                 return []
         elif run.tenant != event.tenant:
-            raise InvalidRecord(f"run {run.id} belongs to another tenant")
+            # Another tenant's: in the words of an id that cannot be, for nobody learns what others have.
+            raise refused_run_id(run.id)
         source = event.source
         if source is Source.LOG:
             if not run.log_seen:

@@ -134,6 +134,7 @@ class ProviderBinding:
         attributes: Mapping[str, Any] | None = None,
         links: Sequence[Link] = (),
         start_unix_ns: int | None = None,
+        given: tuple[int, int] | None = None,
         owner: object = None,
     ) -> OpenedSpan:
         """Start the span of an operation and track it (`REGISTRY`) until `ProgressEmitter.finish`.
@@ -147,12 +148,18 @@ class ProviderBinding:
             attributes: the span's from the start, as samplers see them.
             links: the span's.
             start_unix_ns: `None`: now.
+            given: trace and span id that were settled before; the former counts for roots only. `None`: new ones.
             parent: `None`: the current context. An empty `Context()` is falsy and means the same.
             owner: left in `TrackedSpan.owner`, for whoever finds the operation from the current span.
         """
         try:
             above = get_current_span(parent).get_span_context()
-            span = self._current_tracer().start_span(
+            tracer = self._current_tracer()
+            if given is not None:
+                from otelprogress.otel.given_ids import with_ids
+
+                tracer = with_ids(tracer, *given)
+            span = tracer.start_span(
                 name,
                 context=parent,
                 kind=kind,
@@ -162,12 +169,12 @@ class ProviderBinding:
             )
             ids = span.get_span_context()
             if not ids.is_valid or ids.span_id == above.span_id:
-                span = _unrecorded_span(above)  # a disabled SDK gives back the parent
+                span = _unrecorded_span(above, given)  # a disabled SDK gives back the parent
                 ids = span.get_span_context()
         except Exception:
             self.errors += 1
             above = SpanContext(0, 0, is_remote=False)
-            span = _unrecorded_span(above)
+            span = _unrecorded_span(above, given)
             ids = span.get_span_context()
         return self._opened(span, ids, above, owner)
 
@@ -406,16 +413,15 @@ class ProviderBinding:
                 self._tracer = None
 
 
-def _unrecorded_span(above: SpanContext) -> NonRecordingSpan:
-    """A span that records nothing, with random ids, in the trace of `above` where that is one."""
+def _unrecorded_span(above: SpanContext, given: tuple[int, int] | None = None) -> NonRecordingSpan:
+    """A span that records nothing, with random ids or the given ones, in the trace of `above` where that is one."""
+    trace_id, span_id = given or (_RANDOM.getrandbits(128) or 1, _RANDOM.getrandbits(64) or 1)
     if above.is_valid:
         trace_id, flags, state = above.trace_id, above.trace_flags, above.trace_state
     else:
-        trace_id, flags, state = _RANDOM.getrandbits(128) or 1, TraceFlags(TraceFlags.DEFAULT), None
+        flags, state = TraceFlags(TraceFlags.DEFAULT), None
     return NonRecordingSpan(
-        SpanContext(
-            trace_id, _RANDOM.getrandbits(64) or 1, is_remote=False, trace_flags=flags, trace_state=state
-        ),
+        SpanContext(trace_id, span_id, is_remote=False, trace_flags=flags, trace_state=state)
     )
 
 

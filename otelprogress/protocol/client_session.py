@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 from otelprogress.exceptions import LocalProtocolError, RemoteProtocolError
 from otelprogress.model import semconv
+from otelprogress.model.digest_budget import DEFAULT_MAX_TOKENS
 from otelprogress.model.events import FeedEvent, OperationView
 from otelprogress.protocol.close_codes import CloseCode
 from otelprogress.protocol.encoding import SERVER_MESSAGES, UnknownMessage, decode, encode
@@ -20,6 +21,7 @@ from otelprogress.protocol.messages import (
     Auth,
     Bookmark,
     Command,
+    DigestText,
     Drain,
     Error,
     Events,
@@ -29,6 +31,7 @@ from otelprogress.protocol.messages import (
     Left,
     Level,
     Limits,
+    Render,
     ServerMessage,
     Snapshot,
     SnapshotEnd,
@@ -79,6 +82,8 @@ class Subscription:
         max_rate_hz: of ticks; `None`: the server's.
         cursor: of an earlier subscription with the same filter; `None`: begin with a snapshot.
         window_bytes: how much the server may send ahead; 0: no limit.
+        render: `digest`: text for language models comes instead of deliveries.
+        max_tokens: the budget of one digest.
 
     Attributes:
         cursor: where to go on; save it once everything delivered with it has been handled.
@@ -95,6 +100,8 @@ class Subscription:
         max_rate_hz: float | None = None,
         cursor: str | None = None,
         window_bytes: int = DEFAULT_WINDOW_BYTES,
+        render: Render = "events",
+        max_tokens: int = DEFAULT_MAX_TOKENS,
     ) -> None:
         self.id = id
         self.filter = filter if filter is not None else Filter()
@@ -102,6 +109,8 @@ class Subscription:
         self.max_rate_hz = max_rate_hz
         self.cursor = cursor
         self.window_bytes = window_bytes
+        self.render: Render = render
+        self.max_tokens = max_tokens
         self.gaps: list[str] = []
         self.more = 0
         self._known: dict[str, _Known] = {}
@@ -127,6 +136,8 @@ class Subscription:
                 max_rate_hz=self.max_rate_hz,
                 cursor=self.cursor,
                 window_bytes=self.window_bytes,
+                render=self.render,
+                max_tokens=self.max_tokens,
             )
         )
 
@@ -161,7 +172,7 @@ class Subscription:
             self._gap = message.reason
             self._shown = set()
             self.gaps.append(message.reason)
-        elif isinstance(message, Bookmark):
+        elif isinstance(message, Bookmark | DigestText):
             self.cursor = message.cursor
         return []
 
@@ -354,7 +365,7 @@ class ClientSession:
     def receive(self, frame: str | bytes) -> list[Delivery | ServerMessage]:
         """What one frame brings: deliveries of subscriptions, and messages that concern the connection.
 
-        `Welcome`, `Drain`, `Gap`, `Error` and `CommandStatus` are given as they came.
+        `Welcome`, `Drain`, `Gap`, `DigestText`, `Error` and `CommandStatus` are given as they came.
 
         Raises:
             RemoteProtocolError: the server broke the protocol: close with its code, connect again.
@@ -376,7 +387,7 @@ class ClientSession:
             self.welcome = message
             self._out += [subscription.connect() for subscription in self._subscriptions.values()]
             return [message]
-        if isinstance(message, (Subscribed, Snapshot, SnapshotEnd, Events, Bookmark, Gap, Left)):
+        if isinstance(message, (Subscribed, Snapshot, SnapshotEnd, Events, DigestText, Bookmark, Gap, Left)):
             return self._of_subscription(message)
         if isinstance(message, Drain):
             self.drain = message
@@ -385,7 +396,7 @@ class ClientSession:
         return [message]
 
     def _of_subscription(
-        self, message: Subscribed | Snapshot | SnapshotEnd | Events | Bookmark | Gap | Left
+        self, message: Subscribed | Snapshot | SnapshotEnd | Events | DigestText | Bookmark | Gap | Left
     ) -> list[Delivery | ServerMessage]:
         subscription = self._subscriptions.get(message.id)
         if subscription is None:
@@ -397,7 +408,7 @@ class ClientSession:
             # What came before it is good and was counted as seen: it is delivered, then the connection ends.
             self._failure = missed
             return [*missed.deliveries]
-        if isinstance(message, Gap):
+        if isinstance(message, Gap | DigestText):
             out.append(message)
         return out
 

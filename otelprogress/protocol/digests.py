@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from otelprogress.model import digest, news
-from otelprogress.model.digest_budget import LeftOut
+from otelprogress.model.digest_budget import DEFAULT_MAX_TOKENS, LeftOut
 from otelprogress.model.events import FeedEvent, OperationView, State
 from otelprogress.protocol.filters import Matcher
 from otelprogress.protocol.hub import Hub
@@ -52,9 +52,10 @@ def digest_since(
     *,
     run_ids: Sequence[str] | None = None,
     why: digest.Why | None = None,
-    max_tokens: int = digest.DEFAULT_MAX_TOKENS,
+    max_tokens: int = DEFAULT_MAX_TOKENS,
     elapsed_s: float | None = None,
     unchanged_since: int | None = None,
+    detail: bool = False,
 ) -> Digest:
     """The digest of what changed after a short position; of the full state where it is unknown or too old.
 
@@ -71,6 +72,7 @@ def digest_since(
         elapsed_s: since the last digest; `None`: unknown.
         unchanged_since: of `run_ids` leave out what neither changed since this change (`hub.changes`) nor has news: for
             a wait that is over because of its time. `None`: show them.
+        detail: also the trace id of each operation.
     """
     offset = None if since is None else read_position(since, hub.epoch)
     shown = run_ids
@@ -90,6 +92,7 @@ def digest_since(
         why=why,
         max_tokens=max_tokens,
         elapsed_s=elapsed_s,
+        detail=detail,
     )
 
 
@@ -103,8 +106,9 @@ def digest_from(
     also: Sequence[str] = (),
     level: Level = "milestones",
     why: digest.Why | None = None,
-    max_tokens: int = digest.DEFAULT_MAX_TOKENS,
+    max_tokens: int = DEFAULT_MAX_TOKENS,
     elapsed_s: float | None = None,
+    detail: bool = False,
 ) -> Digest:
     """The same from an offset in the log.
 
@@ -119,8 +123,9 @@ def digest_from(
         why: as for `digest_since`.
         max_tokens: the budget.
         elapsed_s: since the last digest.
+        detail: also trace ids.
     """
-    how = _How(why, max_tokens, elapsed_s)
+    how = _How(why, max_tokens, elapsed_s, detail)
     if offset is None or not hub.ring.can_resume(offset):
         return _full(hub, matcher, now_unix_ns, only, how)
     changed = _Changed(hub, matcher, offset, only, level)
@@ -164,6 +169,7 @@ class _How(NamedTuple):
     why: digest.Why | None
     max_tokens: int
     elapsed_s: float | None
+    detail: bool
 
 
 def _full(hub: Hub, matcher: Matcher, now_unix_ns: int, only: Collection[str] | None, how: _How) -> Digest:
@@ -196,6 +202,7 @@ def _rendered(  # noqa: PLR0917 - the parts of one call
         max_tokens=how.max_tokens,
         previously=known,
         left_out=left_out,
+        detail=how.detail,
     )
     return Digest(text, position, hub.head, why, known is None, tuple(views))
 

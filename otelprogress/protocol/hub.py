@@ -11,7 +11,7 @@ because it is the one owner of positions; what needs none stands in `journal`, `
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 from weakref import WeakValueDictionary
 
@@ -546,6 +546,14 @@ class Hub:
                 return
             yield run
 
+    def ticked(self, matcher: Matcher, since: int) -> list[str]:
+        """The runs that match and changed without a durable event after the change `since`, oldest change first."""
+        found = [
+            run.run_id for run in self._changed_after(since) if run.ticking and self._matches(run, matcher)
+        ]
+        found.reverse()
+        return found
+
     def _tick(self, run: _Run, now_unix_ns: int) -> bytes | None:
         key = ("tick", run.run_id, run.change)
         part = self._memo.get(key)
@@ -575,6 +583,15 @@ class Hub:
             self.cursor(matcher, position).encode(),
         )
         return b"".join((head, b",".join(parts), b"]}"))
+
+    def remembered(self, key: tuple[object, ...], make: Callable[[], bytes]) -> bytes:
+        """A frame that equal subscriptions need at the same time: made once, found by a key that says all it depends on."""
+        frame = self._memo.get(key)
+        if frame is None:
+            frame = make()
+            self._remember(key, frame, len(frame))
+        assert isinstance(frame, bytes)
+        return frame
 
     def _remember(self, key: object, value: object, size: int) -> object:
         # Forgetting everything at once is enough: what is shared is shared within moments.

@@ -11,6 +11,7 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
+from otelprogress.model.digest_budget import DEFAULT_MAX_TOKENS
 from otelprogress.model.events import Event, FeedEvent, OperationView
 
 PROTOCOL_VERSION: Final = 1
@@ -21,8 +22,10 @@ _Text = Annotated[str, msgspec.Meta(max_length=256)]
 _Token = Annotated[str, msgspec.Meta(max_length=8192)]
 _Cursor = Annotated[str, msgspec.Meta(max_length=512)]
 _Count = Annotated[int, msgspec.Meta(ge=0)]
+MaxTokens = Annotated[int, msgspec.Meta(ge=50, le=10_000)]
 
 Level = Literal["ticks", "milestones", "terminal"]
+Render = Literal["events", "digest"]
 GapReason = Literal["expired", "epoch", "evicted", "invalid"]
 """`expired`: the cursor is past retention; `epoch`: another log; `evicted`: the subscription fell out of
 retention while connected; `invalid`: the cursor is not ours, or belongs to another filter, tenant or grant."""
@@ -116,11 +119,13 @@ class Subscribe(
     filter: Filter = Filter()
     level: Level = "milestones"
     max_rate_hz: Annotated[float, msgspec.Meta(ge=0.001)] | None = None
-    """Of ticks; `None`: the server's."""
+    """Of ticks, or of digests of what can wait; `None`: the server's."""
     cursor: _Cursor | None = None
     window_bytes: _Count = 0
     """Unacknowledged bytes after which the subscription stalls; 0: no limit, no `ack` needed."""
-    render: Literal["events", "digest"] = "events"
+    render: Render = "events"
+    max_tokens: MaxTokens = DEFAULT_MAX_TOKENS
+    """Of one digest, as docs/digest.md counts them."""
 
 
 class Unsubscribe(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="unsubscribe"):
@@ -134,7 +139,7 @@ class Ack(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="ack"
 
     id: SubscriptionId
     frames: _Count
-    """Counted from 1: `gap`, `snapshot`, `snapshot_end`, `events`, `bookmark` and `left` of this subscription."""
+    """Counted from 1: `gap`, `snapshot`, `snapshot_end`, `events`, `digest`, `bookmark` and `left` of this subscription."""
 
 
 class Auth(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="auth"):
@@ -208,6 +213,15 @@ class Events(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="e
     id: str
     cursor: str
     events: tuple[FeedEvent, ...]
+
+
+class DigestText(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="digest"):
+    """What there is to tell, as text for language models; instead of `snapshot`, `snapshot_end`, `events` and `left`."""
+
+    id: str
+    cursor: str
+    text: str
+    """By the grammar of docs/digest.md."""
 
 
 class Bookmark(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="bookmark"):
@@ -377,6 +391,7 @@ ServerMessage = (
     | Snapshot
     | SnapshotEnd
     | Events
+    | DigestText
     | Bookmark
     | Gap
     | Left

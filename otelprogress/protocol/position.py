@@ -27,6 +27,11 @@ def short_position(epoch: str, offset: int) -> str:
     return f"{_tag(epoch)}{offset}"
 
 
+def is_position(text: str) -> bool:
+    """Whether it has the form of a short position, of whichever log."""
+    return _POSITION.fullmatch(text.strip()[:32]) is not None
+
+
 def read_position(text: str, epoch: str) -> int | None:
     """The offset of a short position; `None`: it is none, or of another log. A leading `@` is no fault.
 

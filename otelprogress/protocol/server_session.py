@@ -15,6 +15,7 @@ from otelprogress.exceptions import InvalidValue, RemoteProtocolError
 from otelprogress.protocol import filters
 from otelprogress.protocol.close_codes import CloseCode
 from otelprogress.protocol.command_desk import Asker
+from otelprogress.protocol.digest_subscription import DigestSubscription
 from otelprogress.protocol.encoding import CLIENT_MESSAGES, UnknownMessage, decode, encode
 from otelprogress.protocol.hub import Hub
 from otelprogress.protocol.messages import (
@@ -71,6 +72,9 @@ Authorize = Callable[[str | None], Grant | None]
 """Judges a token (`None`: there was none); `None`: refused. Compares in constant time, and must not raise."""
 
 
+_Subscription = ServerSubscription | DigestSubscription
+
+
 class ServerSession:
     """One connection.
 
@@ -107,7 +111,7 @@ class ServerSession:
         self._token = token
         self._grant: Grant | None = None
         self._hello_by_s = now_s + self._limits.hello_timeout_s
-        self._subscriptions: dict[str, ServerSubscription] = {}
+        self._subscriptions: dict[str, _Subscription] = {}
         self._turn = 0
         self._answers: list[bytes] = []
         self._draining: tuple[float, float] | None = None
@@ -128,9 +132,9 @@ class ServerSession:
         return len(self._subscriptions)
 
     @property
-    def follows_ticks(self) -> bool:
-        """Whether any subscription does: only then can `next_deadline_s` be less than a second ahead all of a sudden."""
-        return any(subscription.level == "ticks" for subscription in self._subscriptions.values())
+    def hasty(self) -> bool:
+        """Whether any subscription is: only then can `next_deadline_s` be less than a second ahead all of a sudden."""
+        return any(subscription.hasty for subscription in self._subscriptions.values())
 
     def tick_interests(self) -> list[tuple[filters.Matcher, float]]:
         """What its subscriptions want ticks of, and how often a second."""
@@ -222,8 +226,6 @@ class ServerSession:
             self._error(
                 message.id, "too_many_subscriptions", f"at most {self._limits.subscriptions} a connection"
             )
-        elif message.render != "events":
-            self._error(message.id, "unsupported", f"this server does not render {message.render!r}")
         else:
             try:
                 filters.check(message.filter, max_clauses=self._limits.filter_clauses)
@@ -235,9 +237,8 @@ class ServerSession:
             except InvalidValue as error:
                 self._error(message.id, "invalid", str(error))
                 return
-            self._subscriptions[message.id] = ServerSubscription(
-                self._hub, message, matcher, self._limits, now_s
-            )
+            kind = DigestSubscription if message.render == "digest" else ServerSubscription
+            self._subscriptions[message.id] = kind(self._hub, message, matcher, self._limits, now_s)
 
     def _renew(self, token: str) -> None:
         assert self._grant is not None
@@ -297,7 +298,7 @@ class ServerSession:
         if self.closed is not None:
             return out
         spent = sum(map(len, out))
-        subscriptions: Iterable[ServerSubscription] = self._subscriptions.values()
+        subscriptions: Iterable[_Subscription] = self._subscriptions.values()
         if len(self._subscriptions) > 1:
             # Everyone's turn to be first comes: a busy subscription cannot keep its neighbours waiting.
             self._turn = (self._turn + 1) % len(self._subscriptions)
@@ -337,6 +338,9 @@ class ServerSession:
         """
         self.check_deadlines(now_s)
         self._draining = reconnect_after_s
+        for subscription in self._subscriptions.values():
+            if isinstance(subscription, DigestSubscription):
+                subscription.hurry()
 
     def check_deadlines(self, now_s: float) -> None:
         """Set `closed` where a time is over (no hello, token expired); for while nothing can be sent or received."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from otelprogress.protocol.cursor import CursorFault, unseal
 from otelprogress.protocol.encoding import encode
 from otelprogress.protocol.hub import Hub, Pull, TickPosition
 from otelprogress.protocol.messages import Bookmark, Gap, GapReason, SnapshotEnd, Subscribed
+from otelprogress.protocol.window import Window
 
 if TYPE_CHECKING:
     from otelprogress.protocol.filters import Matcher
@@ -32,11 +32,13 @@ class ServerSubscription:
         self._hub = hub
         self._matcher = matcher
         self.level = request.level
+        self.hasty = request.level == "ticks"
+        """Whether its next deadline may be less than a second ahead all of a sudden."""
         self._limits = limits
-        self._window_bytes = request.window_bytes
+        self._window = Window(request.window_bytes)
         self._frame_bytes = limits.server_frame_bytes
-        if self._window_bytes:
-            self._frame_bytes = max(_MIN_FRAME_BYTES, min(self._frame_bytes, self._window_bytes))
+        if request.window_bytes:
+            self._frame_bytes = max(_MIN_FRAME_BYTES, min(self._frame_bytes, request.window_bytes))
         rate_hz = min(request.max_rate_hz or limits.max_rate_hz, limits.max_rate_hz)
         self._tick_interval_s = 1.0 / rate_hz
         self._next_tick_s = now_s
@@ -53,13 +55,6 @@ class ServerSubscription:
         self._covered: dict[str, int] = {}
         """Runs that a later part of the snapshot showed in a newer state than its position."""
         self._covered_to = 0
-        self._frames_sent = 0
-        self._frames_acknowledged = 0
-        self._outstanding: deque[int] = deque()
-        """Sizes of the frames that were not acknowledged, oldest first."""
-        self._outstanding_bytes = 0
-        self._blocked = False
-        """Whether the next frame waits for an `ack`: until it comes time changes nothing."""
         self.opening = self._open(request.cursor)
         """The frames that answer `subscribe`, before anything the window bounds."""
 
@@ -86,7 +81,7 @@ class ServerSubscription:
         else:
             reason, since = "expired", offset
         gap = self._gap(reason, cursor, since)
-        self._count(gap)
+        self._window.count(gap)
         return [encode(Subscribed(id=self.id, mode="snapshot")), gap]
 
     def _gap(self, reason: GapReason, cursor: str | None, since: int | None) -> bytes:
@@ -114,17 +109,7 @@ class ServerSubscription:
 
     def acknowledge(self, frames: int) -> int | None:
         """Take an `ack`; how many frames are newly acknowledged, `None`: it names one that was never sent."""
-        if frames > self._frames_sent:
-            return None
-        self._blocked = False
-        newly = frames - self._frames_acknowledged
-        if newly <= 0:
-            return 0
-        self._frames_acknowledged = frames
-        if self._window_bytes:
-            for _ in range(newly):
-                self._outstanding_bytes -= self._outstanding.popleft()
-        return newly
+        return self._window.acknowledge(frames)
 
     def frames(self, now_s: float, now_unix_ns: int, budget_bytes: int) -> list[bytes]:
         """What can be sent now: the rest of the snapshot, durable events, then ticks, then a bookmark.
@@ -134,7 +119,7 @@ class ServerSubscription:
             now_unix_ns: the host's clock.
             budget_bytes: stop after the frame that reaches it.
         """
-        if not (self.opening or self._joining or self._window_bytes or self._covered) and (
+        if not (self.opening or self._joining or self._window.window_bytes or self._covered) and (
             self.level != "ticks" or not self._hub.has_ticks(self._ticks)
         ):
             # Most of the time most subscriptions are a step behind the head, and take it with others.
@@ -147,7 +132,7 @@ class ServerSubscription:
                     self._position = self._told_position = pull.position
                     self._passed = pull.passed
                     self._told_at_s = now_s
-                    self._frames_sent += len(pull.frames)
+                    self._window.sent += len(pull.frames)
                     return list(pull.frames)
         out = self.opening
         self.opening = []
@@ -157,7 +142,7 @@ class ServerSubscription:
             if not unit:
                 break
             for frame in unit:
-                self._count(frame)
+                self._window.count(frame)
                 spent += len(frame)
             self._told_at_s = now_s
             out += unit
@@ -165,7 +150,7 @@ class ServerSubscription:
 
     def next_deadline_s(self) -> float | None:
         """When `frames` may have something although nothing was published; `None`: never."""
-        if self._blocked:
+        if self._window.is_blocked:
             return None
         bookmark_s = tick_s = None
         if self._told_position != self._position:
@@ -177,8 +162,7 @@ class ServerSubscription:
         return min(bookmark_s, tick_s)
 
     def _next(self, now_s: float, now_unix_ns: int) -> list[bytes]:
-        self._blocked = bool(self._window_bytes) and self._outstanding_bytes >= self._window_bytes
-        if self._blocked:
+        if self._window.is_full():
             return []
         if self._joining:
             return self._snapshot_frame(now_unix_ns)
@@ -188,7 +172,7 @@ class ServerSubscription:
                 return [self._gap("evicted", cursor, self._position)]
             pull = self._pull()
             if pull.frames:
-                if not self._has_room(sum(map(len, pull.frames))):
+                if not self._window.has_room(sum(map(len, pull.frames))):
                     return []
                 self._move(pull)
                 self._told_position = self._position
@@ -207,7 +191,7 @@ class ServerSubscription:
                 now_unix_ns=now_unix_ns,
                 frame_bytes=self._frame_bytes,
             )
-            if frame is not None and not self._has_room(len(frame)):
+            if frame is not None and not self._window.has_room(len(frame)):
                 return []
             self._ticks = then
             if frame is not None:
@@ -251,14 +235,15 @@ class ServerSubscription:
             self._snapshot = found
         head = b'{"type":"snapshot","id":%b,"operations":[' % encode(self.id)
         room = self._frame_bytes - len(head) - 2
-        if self._window_bytes and self._outstanding_bytes:
-            room = min(room, self._window_bytes - self._outstanding_bytes - len(head) - 2)
+        window = self._window
+        if window.window_bytes and window.outstanding_bytes:
+            room = min(room, window.window_bytes - window.outstanding_bytes - len(head) - 2)
         parts: list[bytes] = []
         while self._snapshot:
             part = hub.operation_part(self._snapshot[-1], now_unix_ns)
             if part is not None:
                 encoded, revision, changed_at = part
-                if len(encoded) + 1 > room and (parts or self._outstanding_bytes):
+                if len(encoded) + 1 > room and (parts or window.outstanding_bytes):
                     break
                 parts.append(encoded)
                 room -= len(encoded) + 1
@@ -269,7 +254,7 @@ class ServerSubscription:
         if parts:
             return [b"".join((head, b",".join(parts), b"]}"))]
         if self._snapshot:
-            self._blocked = True
+            window.is_blocked = True
             return []
         self._joining = False
         self._snapshot = None
@@ -287,15 +272,3 @@ class ServerSubscription:
                 )
             )
         ]
-
-    def _has_room(self, size: int) -> bool:
-        if not self._window_bytes or not self._outstanding_bytes:
-            return True
-        self._blocked = self._outstanding_bytes + size > self._window_bytes
-        return not self._blocked
-
-    def _count(self, frame: bytes) -> None:
-        self._frames_sent += 1
-        if self._window_bytes:
-            self._outstanding.append(len(frame))
-            self._outstanding_bytes += len(frame)

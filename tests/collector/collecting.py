@@ -80,9 +80,7 @@ class CollectorProcess:
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
-                env=os.environ
-                | {"PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "collector")))}
-                | self._environment,
+                env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'collector'}"} | self._environment,
             )
         if wait:
             eventually(lambda: self.process.poll() is not None or self.ready, 60)

@@ -147,6 +147,31 @@ async def test_its_own_spans_go_to_an_endpoint_of_their_own_and_nowhere_else(tmp
         assert {span.name for span in backend.spans()} == {"nightly load"}
 
 
+async def test_secrets_go_to_no_backend_when_that_is_asked_for(tmp_path):
+    canary = "c4n4ry" + "Q7x9" * 6
+    program = f"""
+import otelprogress as progress
+from opentelemetry import trace
+progress.configure(feed=False, view="off", history=False, service_name="etl")
+with progress.operation("load {{password={canary}}}") as run:
+    trace.get_current_span().set_attribute("db.password", "{canary}")
+    run.note("sent Bearer {canary} along")
+"""
+    with HttpReceiver() as backend:
+        async with collecting(tmp_path, export_otlp=[backend.url], redact_exports=True) as collector:
+            assert (
+                await _run_async(program, OTELPROGRESS_COLLECTOR=f"http://127.0.0.1:{collector.http_port}")
+                == 0
+            )
+            await aeventually(lambda: _complete([one.event_name for one in backend.log_records()]))
+            await aeventually(lambda: [one for one in backend.spans() if "load" in one.name])
+        received = b"".join(one.body for one in backend.received)
+    assert canary.encode() not in received
+    assert b"load {password=[redacted]}" in received
+    kept = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert canary.encode() not in kept
+
+
 async def _listed(collector: Collector) -> list[dict]:
     async with aiohttp.ClientSession() as http:
         url = f"http://127.0.0.1:{collector.http_port}/v1/operations"
@@ -199,6 +224,39 @@ def test_the_command_line_says_a_taken_port_in_one_line(tmp_path):
     assert "This would work: otelprogress-collector serve" in answer.stderr
 
 
+@pytest.mark.parametrize("durability", ["memory", "disk"])
+async def test_a_folder_that_others_may_read_is_used_with_a_warning_and_its_files_are_private(
+    tmp_path, caplog, durability
+):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    folder.chmod(0o755)
+    async with collecting(folder, durability=durability, export_otlp=["http://127.0.0.1:9"]):
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+    assert [line for line in caplog.messages if f"`chmod 700 {folder}`" in line]
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o755
+    assert any(line.startswith("warning   ") for line in check(load(None, {"data_dir": str(folder)})))
+
+
+@pytest.mark.parametrize("command", [["serve"], ["serve", "--durability", "memory"], ["check-config"]])
+def test_a_folder_that_others_may_write_is_refused_before_anything_is_put_there(tmp_path, command):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    folder.chmod(0o775)
+    answer = subprocess.run(
+        [sys.executable, "-m", "otelprogress_collector", *command, "--data-dir", str(folder)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert answer.returncode == 1
+    assert f"`chmod 700 {folder}`" in answer.stderr
+    assert "Traceback" not in answer.stderr
+    assert list(folder.iterdir()) == []
+
+
 def test_one_data_folder_is_one_collectors(tmp_path):
     with CollectorProcess(tmp_path / "data") as first:
         second = CollectorProcess(tmp_path / "data")
@@ -238,6 +296,30 @@ def test_the_settings_can_be_looked_at_without_starting_anything(tmp_path):
     lines = list(check(load(None, {"data_dir": str(tmp_path), "export_otlp": ["http://jaeger:4317"]})))
     assert any("jaeger" in line and "grpc" in line for line in lines)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_variable_is_refused_by_every_command_as_an_unknown_key_is(tmp_path):
+    config = tmp_path / "collector.toml"
+    config.write_text("http_prot = 1")
+    for command in ("check-config", "serve"):
+        for arguments, environment, named in (
+            ([], {"OTELPROGRESS_COLLECTOR_HTTP_PROT": "1"}, "OTELPROGRESS_COLLECTOR_HTTP_PORT"),
+            (["--config", str(config)], {}, "http_port"),
+        ):
+            answer = subprocess.run(
+                [
+                    *(sys.executable, "-m", "otelprogress_collector", command, *arguments),
+                    *("--data-dir", str(tmp_path / "data")),
+                ],
+                env=os.environ | environment,
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+            assert answer.returncode == 2
+            assert f"no such setting; did you mean {named}?" in answer.stderr
+    assert not (tmp_path / "data").exists()
 
 
 def test_tokens_are_made_listed_and_revoked_from_the_command_line(tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from otelprogress.exceptions import InvalidValue
-from otelprogress_collector.config import ENV_PREFIX, Config, load
+from otelprogress_collector.config import _OF_A_SERVICE, ENV_PREFIX, Config, load
 
 ROOT = Path(__file__).parents[2]
 
@@ -69,6 +69,43 @@ def test_an_empty_variable_says_nothing(monkeypatch):
 def test_what_cannot_be_meant_is_named(tmp_path, text, named):
     with pytest.raises(InvalidValue, match=re.escape(named)):
         load(a_file(tmp_path, text), {})
+
+
+def test_an_unknown_setting_is_named_with_the_nearest_one_wherever_it_stands(tmp_path, monkeypatch):
+    with pytest.raises(InvalidValue, match=r"^http_prot: no such setting; did you mean http_port\?$"):
+        load(a_file(tmp_path, "http_prot = 1"), {})
+    monkeypatch.setenv("OTELPROGRESS_COLLECTOR_HTTP_PROT", "1")
+    monkeypatch.setenv("OTELPROGRESS_COLLECTOR_ZZZZ", "1")
+    monkeypatch.setenv("OTELPROGRESS_COLLECTOR_QQQQ", "")
+    with pytest.raises(InvalidValue) as refused:
+        load(None, {})
+    assert str(refused.value) == (
+        "OTELPROGRESS_COLLECTOR_HTTP_PROT: no such setting; did you mean OTELPROGRESS_COLLECTOR_HTTP_PORT?; "
+        "OTELPROGRESS_COLLECTOR_ZZZZ: no such setting"
+    )
+
+
+def test_every_setting_may_stand_in_the_environment():
+    assert not [name for name in Config.model_fields if _OF_A_SERVICE.fullmatch(name.upper())]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("OTELPROGRESS_COLLECTOR", "http://127.0.0.1:4318"),
+        ("OTELPROGRESS_COLLECTOR_PORT", "tcp://10.0.0.1:4318"),
+        ("OTELPROGRESS_COLLECTOR_PORT_4318_TCP", "tcp://10.0.0.1:4318"),
+        ("OTELPROGRESS_COLLECTOR_PORT_4318_TCP_ADDR", "10.0.0.1"),
+        ("OTELPROGRESS_COLLECTOR_SERVICE_HOST", "10.0.0.1"),
+        ("OTELPROGRESS_COLLECTOR_SERVICE_PORT_OTLP_HTTP", "4318"),
+        ("otelprogress_collector_log_level", "info"),
+        ("OTELPROGRESS_COLLECTOR_JWT", "[]"),
+    ],
+)
+def test_what_is_there_for_others_or_well_written_is_no_unknown_setting(monkeypatch, name, value):
+    """The SDK's own variable, and what Kubernetes sets for a service called `otelprogress-collector`."""
+    monkeypatch.setenv(name, value)
+    assert load(None, {}) == Config()
 
 
 def test_a_file_that_is_not_there_is_named():

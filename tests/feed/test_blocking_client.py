@@ -36,11 +36,25 @@ def test_the_blocking_client_reads_like_the_asynchronous_one():
         assert next(client.watch(cursor=cursor)).late
 
 
+def test_digests_come_one_after_the_other():
+    host = real_host()
+    host.submit(started())
+    with serving(host) as server, Client(server.url, TOKEN) as client:
+        with client.digests() as digests:
+            assert "nightly_load-1 RUN" in next(digests).text
+            assert digests.poll(0.05) is None
+            host.submit(ended(2))
+            assert "nightly_load-1 DONE" in next(digests).text
+            cursor = digests.cursor
+        assert list(digests) == []
+        assert client.digests(cursor=cursor).poll(0.05) is None
+
+
 def test_both_clients_have_the_same_names_and_arguments():
     members = {name: each for name, each in vars(Client).items() if not name.startswith("_")}
     assert [name for name, each in members.items() if isinstance(each, property)] == ["unanswered"]
     public = [name for name, each in members.items() if inspect.isfunction(each) and name != "close"]
-    assert public == ["watch", "list", "get", "wait"]
+    assert public == ["watch", "digests", "list", "get", "wait"]
     for name in [*public, "__init__"]:
         ours, theirs = (inspect.signature(getattr(kind, name)).parameters for kind in (Client, AsyncClient))
         assert list(ours) == list(theirs)

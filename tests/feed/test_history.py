@@ -484,11 +484,11 @@ def test_a_baseline_is_the_median_of_the_last_successful_runs(history: History) 
     assert baseline is not None
     assert (baseline.runs, baseline.operation, baseline.steps) == (
         3,
-        Baseline(80, 45, 125),
-        {"clean": Baseline(20, 7.5, 37.5)},
+        Baseline(80, 45, 125, 3),
+        {"clean": Baseline(20, 7.5, 37.5, 3)},
     )
     assert baseline.of() == baseline.operation
-    assert baseline.of("clean") == Baseline(20, 7.5, 37.5)
+    assert baseline.of("clean") == Baseline(20, 7.5, 37.5, 3)
     assert baseline.of("unknown") is None
 
 
@@ -498,7 +498,7 @@ def test_from_four_runs_on_a_baseline_has_quartiles(history: History) -> None:
     history.flush()
     baseline = history.baseline("nightly load")
     assert baseline is not None
-    assert baseline.operation == Baseline(30, 20, 40)
+    assert baseline.operation == Baseline(30, 20, 40, 5)
 
 
 def test_a_forked_child_leaves_the_file_alone(history: History) -> None:

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from otelprogress.exceptions import FeedDenied, FeedUnavailable
-from otelprogress.feed.link_wire import LinkWire
+from otelprogress.feed.link_wire import LinkWire, probed_in_vain
 from otelprogress.protocol.messages import SUBPROTOCOL
 from tests.feed.fakes import ended, noted, started
 from tests.feed.family import Parent, reporting, serving_parent
@@ -91,3 +91,18 @@ def test_both_ends_let_the_kernel_look_after_five_seconds_of_silence(parent: Par
                     for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
                 ] == [5, 5, 3]
         host.submit(ended(2))
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="a system that cannot do it")
+@pytest.mark.parametrize(("says_little", "milliseconds"), [(True, 16_000), (False, 0)])
+def test_only_where_little_is_said_a_host_that_acknowledges_nothing_is_given_up_soon(
+    parent: Parent, says_little: bool, milliseconds: int
+):
+    wire = LinkWire(
+        parent.server.url + "/v1/worker", TOKEN, subprotocols=(SUBPROTOCOL,), says_little=says_little
+    )
+    with socket.socket(fileno=os.dup(wire.fileno())) as ours:
+        assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == milliseconds
+        assert not probed_in_vain(ours)
+    wire.close()
+    assert not probed_in_vain(ours)

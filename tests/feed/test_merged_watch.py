@@ -140,6 +140,25 @@ async def test_each_durable_event_of_a_run_that_both_know_comes_once(both: Both)
         await nothing_more(watching)
 
 
+async def test_an_end_that_the_process_has_said_itself_is_the_last_word_whatever_the_collector_takes_it_for(
+    both: Both,
+):
+    both.say(started())
+    async with client() as reader, reader.watch() as watching:
+        await settled(watching)
+        both.say(noted(2, at_s=0.1, message="both say it"))
+        await until(watching, "both say it")
+        both.process.submit(noted(3, at_s=0.2, message="the process says it"))
+        both.process.submit(ended(4, at_s=0.3))
+        both.collector.submit(ended(None, state=State.LOST, at_s=0.2, writer_id="", lost_detector="link"))
+        async with asyncio.timeout(20):
+            while (await anext(watching)).operation.state is not State.SUCCEEDED:
+                pass
+        both.collector.submit(ended(4, at_s=0.3))
+        both.say(started(run=2, name="stranger"))
+        await nothing_more(watching)
+
+
 async def test_the_collectors_verdict_is_shown_and_the_process_is_not_heard_against_it(both: Both):
     both.say(started())
     async with client() as reader, reader.watch() as watching:

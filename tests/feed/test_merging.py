@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import msgspec
 import pytest
 from hypothesis import assume, given
@@ -74,6 +76,7 @@ class Heard:
         for event in events:
             if self.merge.take(feed, event, collector=feed == COLLECTOR):
                 self.given.append(f"{feed} {event.time_unix_ns}")
+            self.given += [f"{PROCESS} {owed.event.time_unix_ns}" for owed in self.merge.instead()]
         return self
 
 
@@ -126,11 +129,49 @@ def test_the_collectors_verdict_counts_whatever_the_process_says():
     assert heard.given[-1] == "collector 6"
 
 
-def test_a_true_outcome_takes_a_verdict_back_though_the_process_had_said_it():
-    heard = Heard().process(note(1), ended(9, State.SUCCEEDED)).collector(ended(8, State.LOST))
-    assert heard.given == ["process 1", "process 9", "collector 8"]
-    heard.collector(ended(9, State.SUCCEEDED))
-    assert heard.given[-1] == "collector 9"
+outcomes = pytest.mark.parametrize("outcome", [State.SUCCEEDED, State.FAILED, State.CANCELLED])
+
+
+@outcomes
+def test_no_verdict_of_a_collector_follows_an_outcome_that_the_process_said_itself(outcome: State):
+    heard = Heard().process(note(1), ended(9, outcome)).collector(lost_by("link", 8))
+    assert heard.given == ["process 1", "process 9"]
+    # It is heard again, and then the truth: that was told.
+    revived = note(10, kind="operation.state_changed")
+    heard.collector(revived, tick(11), snapshot(12), snapshot(13, state=State.LOST), ended(9, outcome))
+    assert heard.given == ["process 1", "process 9"]
+
+
+@outcomes
+def test_nor_where_that_outcome_is_only_the_state_in_which_the_process_shows_the_run(outcome: State):
+    heard = Heard().process(snapshot(9, state=outcome)).collector(snapshot(3, state=State.LOST))
+    assert heard.collector(lost_by("lease", 8)).given == ["process 9"]
+
+
+@outcomes
+def test_nor_after_a_cursor_was_saved(outcome: State):
+    before = Heard().process(note(1), ended(9, outcome))
+    after = Heard(before.merge.awaited()).collector(note(1), lost_by("link", 8), ended(9, outcome))
+    assert after.given == []
+
+
+@outcomes
+def test_an_outcome_of_the_process_is_given_in_the_place_of_the_collectors_verdict(outcome: State):
+    heard = Heard().process(note(1)).collector(note(1)).process(note(2), ended(5, outcome))
+    heard.collector(lost_by("link", 7)).away().collector(note(2), ended(5, outcome))
+    assert heard.given == ["process 1", "process 2", "process 5"]
+
+
+@outcomes
+def test_an_outcome_of_the_process_takes_the_collectors_verdict_back_at_once(outcome: State):
+    heard = Heard().process(note(1)).collector(note(1), lost_by("link", 7)).process(ended(5, outcome))
+    heard.collector(note(8, kind="operation.state_changed"), ended(5, outcome))
+    assert heard.given == ["process 1", "collector 7", "process 5"]
+
+
+def test_what_the_collector_says_itself_takes_its_own_verdict_back():
+    heard = Heard().collector(note(1), lost_by("link", 8), ended(9, State.SUCCEEDED))
+    assert heard.given == ["collector 1", "collector 8", "collector 9"]
 
 
 def test_a_verdict_of_the_reader_itself_is_not_given_while_the_collector_speaks():
@@ -181,10 +222,21 @@ def test_a_verdict_of_the_reader_is_forgotten_though_the_run_was_heard_again_aft
     assert heard.given == ["process 1", "collector 7", "collector 8"]
 
 
-def test_an_outcome_that_the_process_said_itself_is_given_though_the_collector_took_it_for_lost():
-    heard = Heard().process(note(1)).collector(note(1)).process(ended(5, State.SUCCEEDED))
-    heard.collector(lost_by("lease", 7)).away()
-    assert heard.given == ["process 1", "collector 7", "process 5"]
+def test_a_verdict_of_the_reader_and_the_collectors_are_one_also_if_a_cursor_was_saved_between_them():
+    before = Heard().process(note(1), lost_by("pid", 5))
+    after = Heard(before.merge.awaited()).collector(note(1), lost_by("link", 7), tick(8))
+    assert after.given == ["collector 8"]
+    before = Heard().collector(note(1), lost_by("link", 7))
+    assert Heard(before.merge.awaited()).process(lost_by("pid", 5)).given == []
+
+
+def test_a_second_verdict_after_a_cursor_is_given_where_the_run_was_heard_again():
+    revived = note(8, kind="operation.state_changed")
+    before = Heard().process(note(1), lost_by("pid", 5))
+    after = Heard(before.merge.awaited()).collector(lost_by("link", 7), revived, lost_by("link", 9))
+    assert after.given == ["collector 8", "collector 9"]
+    before = Heard().collector(note(1), lost_by("link", 7), revived)
+    assert Heard(before.merge.awaited()).collector(lost_by("link", 9)).given == ["collector 9"]
 
 
 def test_what_the_collector_said_just_before_it_went_is_not_said_again_by_the_process():
@@ -295,3 +347,42 @@ def test_each_durable_event_comes_once_and_in_order_however_the_feeds_interleave
     else:
         assert sorted(set(durable)) == [n * 10 + 1 for n in range(1, said + 1)]
         assert len(durable) == len(set(durable))
+
+
+@given(
+    st.lists(
+        st.sampled_from(["process", "collector", "lost", "heard again", "pid", "away", "save"]), max_size=60
+    )
+)
+def test_the_writers_own_end_comes_once_and_is_the_last_word_whoever_takes_it_for_lost(moves: list[str]):
+    """The writer has said three things and its end; the collector hears of them late and judges from outside."""
+    said = [note(1), note(2), note(3), ended(4, State.SUCCEEDED)]
+    heard, read, lost, judged = Heard(), {PROCESS: 0, COLLECTOR: 0}, False, 100
+    given: list[str] = []
+    losses: set[int] = set()
+    for move in [*moves, *["process"] * 4, *["collector"] * 4]:
+        judged += 1
+        if move == "away":
+            heard.away()
+        elif move == "save":
+            given += heard.given
+            heard = Heard(heard.merge.awaited())
+        elif move == "pid":
+            if read[PROCESS] < len(said):  # else there is nothing that could be lost
+                losses.add(judged)
+                heard.process(lost_by("pid", judged))
+        elif move in ("lost", "heard again"):
+            if read[COLLECTOR] < len(said) and lost == (move == "heard again"):
+                lost = not lost
+                if lost:
+                    losses.add(judged)
+                revived = note(judged, kind="operation.state_changed")
+                heard.collector(lost_by("link", judged) if lost else revived)
+        elif read[move] < len(said):
+            read[move] += 1
+            getattr(heard, move)(said[read[move] - 1])
+    given += heard.given
+    times = [int(each.partition(" ")[2]) for each in given]
+    assert times.count(4) == 1
+    assert all(at < 100 for at in times[times.index(4) :])
+    assert not [pair for pair in pairwise(times) if losses.issuperset(pair)]

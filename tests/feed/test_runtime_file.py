@@ -6,13 +6,13 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
 from otelprogress.exceptions import InvalidRecord, InvalidValue
-from otelprogress.feed import runtime_file
 from otelprogress.feed.runtime_file import (
     KEEP_STALE_S,
     ensure_private_folder,
@@ -180,5 +180,5 @@ def test_the_folder_is_the_given_one_then_the_session_s_then_a_temporary_one(
 ) -> None:
     assert runtime_folder({"OTELPROGRESS_RUNTIME_DIR": "/a", "XDG_RUNTIME_DIR": "/b"}) == Path("/a")
     assert runtime_folder({"XDG_RUNTIME_DIR": "/b"}) == Path("/b/otelprogress")
-    monkeypatch.setattr(runtime_file.tempfile, "gettempdir", lambda: "/t")
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: "/t")
     assert runtime_folder({}) == Path(f"/t/otelprogress-{os.geteuid()}")

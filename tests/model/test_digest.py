@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otelprogress.model.digest import DATA_NOTICE, render
+from otelprogress.model.digest import DATA_NOTICE, RESERVED, render
 from otelprogress.model.digest_budget import LeftOut, tokens
 from otelprogress.model.events import ChildCounts, Eta, FeedEvent, OperationView, State, StepState, StepView
+from otelprogress.model.formats import percent
+from otelprogress.model.text import clean
 from tests.model import digest_grammar
 
 S = 1_000_000_000
@@ -75,7 +77,7 @@ def the_example() -> str:
             event("step.ended", view(), 175, step=CLEAN),
             event("operation.noted", view(), 176, message="12 rows rejected: bad date", level="warning"),
         ],
-        position="k58",
+        position="kq58",
         why="warning",
         elapsed_s=95,
         previously=known(stalled),
@@ -223,6 +225,90 @@ CASES = {
         ],
         previously={},
         max_tokens=120,
+    ),
+    "without_steps": lambda: rendered(
+        [
+            view(
+                step=StepView(
+                    name="",
+                    index=-1,
+                    state=StepState.RUNNING,
+                    completed=50,
+                    total=100,
+                    unit="{file}",
+                    counters={"failed": 2},
+                ),
+                step_count=0,
+            ),
+            view(
+                3,
+                handle="copy-3",
+                step=StepView(name="", index=-1, completed=3.4e6, total=1e7, unit="By"),
+                step_count=0,
+            ),
+        ],
+        previously=known(view(), view(3)),
+        why="changed",
+        elapsed_s=45,
+    ),
+    "ended": lambda: rendered(
+        [
+            view(
+                state=State.SUCCEEDED,
+                ended_at_unix_ns=T0 + 300 * S,
+                ratio=1.0,
+                step=None,
+                result='{"rows": 120000}',
+            ),
+            view(
+                3,
+                handle="copy-3",
+                state=State.CANCELLED,
+                ended_at_unix_ns=T0 + 60 * S,
+                message="stopped by hand",
+            ),
+        ],
+        [
+            event("operation.ended", view(state=State.SUCCEEDED, result='{"rows": 120000}'), 300),
+            event("control.applied", view(3), 59, control_action="cancel", control_reason="too slow"),
+            event("operation.ended", view(3, state=State.CANCELLED, message="stopped by hand"), 60),
+        ],
+        previously=known(view(), view(3)),
+        why="ended",
+        elapsed_s=12,
+    ),
+    "failed_in_detail": lambda: rendered(
+        [
+            view(
+                state=State.FAILED,
+                ended_at_unix_ns=T0 + 90 * S,
+                error_type="psycopg.OperationalError",
+                error_message="connection refused",
+                steps=(msgspec.structs.replace(CLEAN, name="extract", index=0), CLEAN, LOAD),
+            )
+        ],
+        why="failed",
+        detail=True,
+    ),
+    "waiting_on": lambda: rendered(
+        [
+            view(
+                state=State.WAITING,
+                input_id="in1",
+                input_prompt="12 rows have no date. What now?",
+                input_schema='{"enum": ["skip", "abort"]}',
+            )
+        ],
+        why="timeout",
+        elapsed_s=45,
+        previously=known(view(state=State.WAITING, input_id="in1")),
+    ),
+    "stalled": lambda: rendered(
+        [view(stalled=True, stalled_since_unix_ns=T0 + 100 * S)],
+        [event("operation.state_changed", view(stalled=True, stalled_since_unix_ns=T0 + 100 * S), 160)],
+        why="stalled",
+        elapsed_s=160,
+        previously=known(view()),
     ),
     "nothing": lambda: rendered([], why="timeout", elapsed_s=45),
 }
@@ -422,3 +508,88 @@ def test_whatever_programs_say_the_digest_is_in_the_grammar(
     truth = {(one.handle, STATES[one.state]) for one in shown}
     assert {(one.handle, one.state) for one in parsed.operations} <= truth
     assert len(parsed.operations) + parsed.left_out.get("operations", 0) == len(shown)
+
+
+LABELS = re.compile(r"[a-z_][a-z0-9_-]{0,63}")
+
+
+def a_name(text: str) -> bool:
+    return LABELS.fullmatch(text) is not None and text not in RESERVED
+
+
+@given(st.lists(views, max_size=4), st.booleans(), st.booleans())
+@settings(max_examples=150, deadline=None)
+def test_whatever_programs_say_its_state_is_recovered(shown: list, new: bool, detail: bool) -> None:
+    shown = [msgspec.structs.replace(one, id=f"{n:032x}-{n:016x}") for n, one in enumerate(shown)]
+    previously = None if new else known(*shown)
+    text = rendered(shown, previously=previously, max_tokens=10**6, detail=detail)
+    for told, one in zip(digest_grammar.parse(text).operations, shown, strict=True):
+        assert (told.handle, told.state) == (one.handle, STATES[one.state])
+        assert told.percent == (None if one.ratio is None else int(percent(one.ratio)[:-1]))
+        assert told.stalled == (one.live and one.stalled)
+        assert told.trace == (one.trace_id if detail else None)
+        assert (told.children is None) == (one.children is None or not one.children.total)
+        asks = new and one.live and one.input_id is not None
+        assert (told.question is not None) == asks
+        if asks:
+            said = one.input_id if re.fullmatch("[a-z0-9_-]{1,64}", one.input_id) else "-"
+            assert told.question["id"] == said
+            assert told.question["prompt"] == clean(one.input_prompt or "", 160)
+        step = one.step
+        if step is None:
+            assert told.step is None
+            continue
+        counters = {name for name in step.counters if LABELS.fullmatch(name)}
+        if step.index >= 0 and step.name:
+            assert (told.step.number, told.step.of) == (step.index + 1, max(one.step_count, step.index + 1))
+            assert told.step.name == (step.name if a_name(step.name) else clean(step.name, 160))
+        elif step.completed is None and not counters:
+            assert told.step is None
+            continue
+        else:
+            assert (told.step.number, told.step.name) == (None, "")
+        assert (told.step.done is None) == (step.completed is None)
+        assert (told.step.total is None) == (step.completed is None or step.total is None)
+        assert set(told.step.counters) == counters
+
+
+@given(
+    st.lists(st.tuples(hostile_text, st.sampled_from(["warning", "error", "info"])), max_size=6), st.data()
+)
+@settings(max_examples=80, deadline=None)
+def test_whatever_programs_say_what_happened_is_recovered(notes: list, data: st.DataObject) -> None:
+    said = [event("operation.noted", view(), message=text, level=level) for text, level in notes]
+    done = [
+        StepView(
+            name=name, index=0, state=data.draw(st.sampled_from([StepState.SUCCEEDED, StepState.FAILED]))
+        )
+        for name in data.draw(st.lists(hostile_text, max_size=3))
+    ]
+    said += [event("step.ended", view(), step=step) for step in done]
+    (told,) = digest_grammar.parse(
+        rendered([view()], said, previously=known(view()), max_tokens=10**6)
+    ).operations
+    signs = {"warning": "!", "error": "x", "info": "i"}
+    expected = [(signs[level], clean(text, 160)) for text, level in notes if text]
+    for step in done:
+        sign = "+" if step.state is StepState.SUCCEEDED else "x"
+        if a_name(step.name):
+            expected.append((f"{sign} {step.name}", None))
+        else:
+            expected.append(("+" if sign == "+" else "x step", clean(step.name, 160)))
+    assert told.changes == [words for words, _ in expected]
+    assert told.texts == [text for _, text in expected if text is not None]
+
+
+@pytest.mark.parametrize("name", sorted(RESERVED))
+def test_a_name_that_would_read_as_a_word_of_ours_is_text(name: str) -> None:
+    failed = msgspec.structs.replace(CLEAN, name=name, state=StepState.FAILED)
+    said = [
+        event("step.ended", view(), step=failed),
+        event("control.applied", view(), control_action=name, control_reason="because"),
+    ]
+    now = view(step=msgspec.structs.replace(LOAD, name=name, unit=name, counters={name: 1.0}))
+    (told,) = digest_grammar.parse(rendered([now], said, previously=known(view()))).operations
+    assert told.changes == ["x step 2m40s", "command applied"]
+    assert told.texts == [name, name, "because"]
+    assert (told.step.name, told.step.unit, told.step.counters) == (name, name, {name: "1"})

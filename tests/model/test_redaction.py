@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otelprogress.model.redaction import (
@@ -10,6 +10,7 @@ from otelprogress.model.redaction import (
     allowed_attributes,
     is_secret_key,
     redact,
+    redact_whole,
     redacted,
 )
 
@@ -154,3 +155,43 @@ def test_redacting_twice_changes_nothing_more(text: str) -> None:
 )
 def test_no_text_is_slow(piece: str) -> None:
     redact(piece * (16_384 // len(piece)))
+
+
+def whole(text: str, **settings: int) -> str:
+    pieces = redact_whole(text, **settings)
+    while True:
+        try:
+            next(pieces)
+        except StopIteration as done:
+            return str(done.value)
+
+
+FILLER = st.sampled_from(
+    ["row 7 of the key table, ", "x" * 97, "auth. ", "https://", "a_b-", '"', "= ", "\n"]
+)
+SECRETS = st.sampled_from(
+    [
+        f"Authorization: Bearer {SECRET}",
+        f"password='{SECRET}'",
+        f"token={'Ab9' * 600}",
+        f"postgresql://etl:{SECRET}@db/flights",
+        f"-----BEGIN PRIVATE KEY-----\n{'Ab9+' * 3000}\n-----END PRIVATE KEY-----",
+        f"eyJ{'Ab9' * 1300}.eyJ{'Ab9' * 1000}.{SECRET}",
+        f"ghp_{SECRET}",
+    ]
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.one_of(FILLER, FILLER.map(lambda text: text * 40), SECRETS), max_size=12),
+    st.integers(1, 3000),
+)
+def test_a_long_text_is_redacted_window_by_window_as_it_would_be_at_once(parts, window_chars):
+    text = "".join(parts)
+    assert whole(text, window_chars=window_chars) == redact(text)
+
+
+def test_a_whole_text_keeps_its_lines_and_colours_unless_a_secret_hides_behind_them():
+    assert whole("\x1b[31mone\x1b[0m\n\ttwo\u200e") == "\x1b[31mone\x1b[0m\n\ttwo\u200e"
+    assert whole(f"pass\u200eword=\x1b[1m{SECRET}\x1b[0m\nnext") == "password=[redacted]\nnext"

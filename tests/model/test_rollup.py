@@ -96,6 +96,13 @@ def test_a_child_before_its_parent_is_a_root_until_the_parent_speaks():
     assert view(tree, 1).ratio == 0.5
 
 
+def test_children_that_came_first_count_together_once_their_parent_speaks():
+    """The order in which they were heard is nothing: a ratio that only the first one makes would stay."""
+    parent, over, live = Saying(1), Saying(2, parent=1), Saying(3, parent=1)
+    tree = host(over.started(), over.ended(1), live.started(), live.tick(1, 1, 2), parent.started())
+    assert (view(tree).ratio, view(tree).raw_ratio) == (0.75, None)
+
+
 def test_children_are_counted_by_their_outcome():
     parent = Saying(1)
     tree = host(parent.started(expected_children=9))

@@ -216,9 +216,13 @@ def test_a_malformed_event_is_refused_by_name(host, fields, what):
 def test_a_run_cannot_be_written_by_another_tenant(host):
     run = Saying()
     host.hear(run.started(tenant="a"))
-    with pytest.raises(InvalidRecord, match="another tenant"):
+    with pytest.raises(InvalidRecord) as theirs:
         host.hear(run.ended(1, tenant="b"))
     assert host.view().live
+    # Nobody learns what another has: the words are those about an id that no run can have.
+    with pytest.raises(InvalidRecord) as impossible:
+        host.hear(msgspec.structs.replace(Saying().started(tenant="b"), run_id="x"))
+    assert str(theirs.value).replace(run.id, "x") == str(impossible.value)
 
 
 # --- the same thing twice, and out of order -------------------------------------------------------------------------

@@ -8,7 +8,16 @@ import pytest
 
 from otelprogress.exceptions import LocalProtocolError, RemoteProtocolError
 from otelprogress.protocol.client_session import MISSED, ClientSession, Delivery, MissedEvents, Subscription
-from otelprogress.protocol.messages import CommandStatus, Drain, Error, Filter, Gap, Limits, Welcome
+from otelprogress.protocol.messages import (
+    CommandStatus,
+    DigestText,
+    Drain,
+    Error,
+    Filter,
+    Gap,
+    Limits,
+    Welcome,
+)
 from otelprogress.protocol.session import Grant, ServerSession
 
 from .feed_kit import Stage, rid
@@ -293,3 +302,25 @@ def test_the_snapshot_page_tells_how_many_are_left_out(stage: Stage):
 def test_the_first_frame_says_who_we_are():
     (hello,) = ClientSession(token="t", client="me").outgoing()
     assert json.loads(hello) == {"type": "hello", "version": 1, "client": "me", "token": "t"}
+
+
+# --- digests ---------------------------------------------------------------------------------------------
+
+
+def test_digests_come_as_they_are_and_move_the_cursor_on(stage: Stage):
+    subscription = Subscription(render="digest", max_tokens=100, window_bytes=10)
+    pair = Pair(stage, subscription)
+    _, first = pair.exchange()
+    assert isinstance(first, DigestText)
+    assert (subscription.cursor, subscription.operations) == (first.cursor, [])
+    stage.now_s += 10
+    stage.note(1, "one")
+    (second,) = pair.exchange()  # the first one was acknowledged
+    assert '"one"' in second.text
+    # A digest that got lost is told again, with what happened since.
+    stage.now_s += 10
+    stage.note(1, "two")
+    assert pair.exchange(lose=lambda frame: b"digest" in frame) == []
+    stage.note(1, "three")
+    _, again = Pair(stage, subscription).exchange()
+    assert [word in again.text for word in ("one", "two", "three", " full")] == [False, True, True, False]

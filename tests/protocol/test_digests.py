@@ -119,6 +119,27 @@ def test_a_failure_is_explained_to_who_knew_it_running():
     assert lines(made)[1:] == ['x "OSError: disk full"']
 
 
+def test_asked_for_detail_a_failure_is_explained_at_once():
+    stage = Stage()
+    stage.start(1, steps=("extract", "load"))
+    stage.say(1, semconv.STEP_STARTED, step_name="load", step_index=1)
+    stage.say(
+        1,
+        semconv.OPERATION_PROGRESSED,
+        step_name="load",
+        step_index=1,
+        completed=12_000.0,
+        total=120_000.0,
+        unit="{row}",
+    )
+    stage.say(1, semconv.OPERATION_ENDED, state=State.FAILED, error_type="OSError", error_message="disk full")
+    made, parsed = ask(stage, run_ids=[rid(1)], detail=True)
+    (told,) = parsed.operations
+    assert (parsed.why, told.state, told.trace) == ("failed", "FAILED", rid(1)[:32])
+    assert (told.step.name, told.step.done, told.step.total, told.step.unit) == ("load", "12k", "120k", "row")
+    assert told.texts == ["OSError: disk full"]
+
+
 def test_asked_about_some_it_is_about_those_only_and_in_their_order():
     stage = Stage()
     for number in (1, 2, 3):
@@ -141,7 +162,7 @@ def test_a_wait_without_news_says_nothing_of_what_stood_still():
     began = stage.hub.changes
     stage.tick(2, 50.0)
     made, _ = ask(stage, told, run_ids=[rid(1), rid(2)], why="timeout", unchanged_since=began, elapsed_s=45)
-    assert made.text == f"@{told.position} +45s why: timeout\nload-2 RUN 50% | 50/100\n"
+    assert made.text == f"@{told.position} +45s why: timeout\nload-2 RUN 50% 50/100\n"
     made, _ = ask(stage, told, run_ids=[rid(1)], why="timeout", unchanged_since=began, elapsed_s=45)
     assert made.text == f"@{told.position} +45s why: timeout\n"
 

@@ -15,6 +15,7 @@ import yaml
 from otelprogress.protocol import messages
 from otelprogress.protocol.close_codes import MEANINGS, CloseCode
 from otelprogress.protocol.encoding import CLIENT_MESSAGES, HOST_MESSAGES, SERVER_MESSAGES, WORKER_MESSAGES
+from tests.model import digest_grammar
 
 from . import asyncapi_document
 from .asyncapi_document import structs
@@ -68,6 +69,14 @@ def _nothing_ignored(shown: Any, understood: Any, struct: Any) -> None:
             _nothing_ignored(one, two, inner)
     else:
         assert shown == understood
+
+
+def test_the_digest_that_is_shown_is_in_its_grammar():
+    (text,) = [
+        json.loads(frame)["text"] for side, frame in FRAMES if '"digest", "id"' in frame and side == "server"
+    ]
+    parsed = digest_grammar.parse(text)
+    assert (parsed.why, [one.handle for one in parsed.operations]) == ("warning", ["nightly_load-2"])
 
 
 def test_every_message_is_shown_with_all_its_fields():

@@ -122,7 +122,9 @@ def test_a_token_is_renewed_on_the_open_connection(stage: Stage):
 @pytest.mark.parametrize(
     ("message", "ref", "code"),
     [
-        ({"type": "subscribe", "id": "2", "render": "digest"}, "2", "unsupported"),
+        ({"type": "subscribe", "id": "2", "render": "poem"}, "2", "invalid"),
+        ({"type": "subscribe", "id": "2", "render": "digest", "max_tokens": 49}, "2", "invalid"),
+        ({"type": "subscribe", "id": "2", "render": "digest", "max_tokens": 10_001}, "2", "invalid"),
         ({"type": "subscribe", "id": "2", "level": "everything"}, "2", "invalid"),
         ({"type": "subscribe", "id": "2", "filter": {"nmae": "x"}}, "2", "invalid"),
         ({"type": "subscribe", "id": "2", "filter": {"state": ["done"]}}, "2", "invalid"),
@@ -638,15 +640,17 @@ def test_a_predicate_bounds_every_filter(stage: Stage):
     assert rid(2) not in json.dumps(talk.subscribe(filter={"roots": False, "service": ["api", "etl"]}))
 
 
-def test_a_session_says_whether_anything_in_it_follows_ticks():
+def test_a_session_says_whether_anything_in_it_may_be_due_all_of_a_sudden():
     talk = Stage().session()
-    assert not talk.session.follows_ticks
+    assert not talk.session.hasty
     talk.subscribe()
-    assert not talk.session.follows_ticks
+    assert not talk.session.hasty
     talk.subscribe(id="2", level="ticks")
-    assert talk.session.follows_ticks
+    assert talk.session.hasty
     talk.say(type="unsubscribe", id="2")
-    assert not talk.session.follows_ticks
+    assert not talk.session.hasty
+    talk.subscribe(id="3", render="digest")
+    assert talk.session.hasty
 
 
 def test_a_subscription_in_step_with_the_head_falls_out_of_retention_with_a_gap():

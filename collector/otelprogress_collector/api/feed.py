@@ -92,7 +92,7 @@ class FeedReader:
         """Take one message of the client and send what answers it. Called while the host may be read."""
         if self.recheck():
             self._session.receive(frame, now_s, now_unix_ns)
-            self._hasty = self._session.follows_ticks
+            self._hasty = self._session.hasty
             self.pump(now_s, now_unix_ns)
             if self._session.closed is None:
                 self.plan(now_s)

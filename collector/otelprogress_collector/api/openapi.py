@@ -160,7 +160,19 @@ _PATHS: Final[_Document] = {
                     "What is sent.",
                 ),
                 _query(
-                    "max_rate_hz", {"type": "number", "minimum": 0.001}, "Bounds ticks, and nothing else."
+                    "max_rate_hz",
+                    {"type": "number", "minimum": 0.001},
+                    "Bounds ticks and digests of what can wait, and nothing else.",
+                ),
+                _query(
+                    "render",
+                    {"type": "string", "enum": ["events", "digest"], "default": "events"},
+                    "digest: text for language models by docs/digest.md, as the data of events named digest.",
+                ),
+                _query(
+                    "max_tokens",
+                    {"type": "integer", "minimum": 50, "maximum": 10_000, "default": 800},
+                    "The budget of one digest.",
                 ),
                 _query(
                     "cursor",

@@ -9,8 +9,9 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from otelprogress.exceptions import InvalidValue
+from otelprogress.model.digest_budget import DEFAULT_MAX_TOKENS
 from otelprogress.protocol import filters
-from otelprogress.protocol.messages import Filter, Level
+from otelprogress.protocol.messages import Filter, Level, MaxTokens, Render
 from otelprogress_collector.api.problem import Problem
 
 MAX_CURSOR_CHARS: Final = 512
@@ -27,6 +28,8 @@ class StreamParameters(msgspec.Struct, frozen=True, kw_only=True):
     level: Level = "milestones"
     max_rate_hz: Annotated[float, msgspec.Meta(ge=0.001, le=1e6)] | None = None
     cursor: Annotated[str, msgspec.Meta(max_length=MAX_CURSOR_CHARS)] | None = None
+    render: Render = "events"
+    max_tokens: MaxTokens = DEFAULT_MAX_TOKENS
 
 
 class ViewParameters(msgspec.Struct, frozen=True, kw_only=True):

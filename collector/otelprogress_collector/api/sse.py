@@ -1,8 +1,8 @@
 """`GET /v1/feed/sse`: the feed as server-sent events, for what has no WebSocket.
 
 One `ServerSession` with one subscription, spoken to by the URL. Each frame of the protocol is one event: its type
-is the event's name, its JSON the data, its cursor the id. A bookmark is an id without data, which moves a browser's
-position and tells nobody. `Last-Event-ID` is the cursor to go on from. A reader that does not keep up stands still in the
+is the event's name, its JSON the data, its cursor the id. Of a digest the data is its text, line by line. A bookmark is an id
+without data, which moves a browser's position and tells nobody. `Last-Event-ID` is the cursor to go on from. A reader that does not keep up stands still in the
 shared log, as one of the WebSocket does.
 """
 
@@ -55,6 +55,7 @@ _HEAD: Final = re.compile(rb'\{"type":"([a-z_]+)"')
 
 class _Position(msgspec.Struct):
     cursor: str | None = None
+    text: str = ""
 
 
 _POSITION: Final = msgspec.json.Decoder(_Position)
@@ -69,10 +70,14 @@ def _event(frame: bytes) -> bytes:
     head = _HEAD.match(frame)
     assert head is not None, "a frame begins with its type"
     kind = head[1]
-    cursor = _POSITION.decode(frame).cursor
-    position = b"id: %b\n" % cursor.encode() if cursor is not None else b""
+    said = _POSITION.decode(frame)
+    position = b"id: %b\n" % said.cursor.encode() if said.cursor is not None else b""
     if kind == b"bookmark":
         return b": bookmark\n%b\n" % position
+    if kind == b"digest":
+        # For whoever pastes the stream into a prompt: quoting quotes costs tokens. It has no line ends but its own.
+        data = b"".join(b"data: %b\n" % line.encode() for line in said.text.rstrip("\n").split("\n"))
+        return b"event: digest\n%b%b\n" % (position, data)
     # JSON has no line ends outside of strings that we write, and none inside.
     return b"event: %b\n%bdata: %b\n\n" % (kind, position, frame)
 
@@ -305,6 +310,8 @@ class Streams:
             level=asked.level,
             max_rate_hz=asked.max_rate_hz,
             cursor=cursor,
+            render=asked.render,
+            max_tokens=asked.max_tokens,
         )
         session.receive(encode(subscribe), now_s, now_unix_ns)
         # The URL said what a client would have: the greeting is nobody's business.

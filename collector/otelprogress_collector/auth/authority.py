@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -52,9 +52,7 @@ def open_authority(
             "nobody could get in: make a token with `otelprogress-collector token create NAME`, or name an issuer of "
             "JWTs; on loopback --no-auth would do"
         )
-    issuers = [one.issuer for one in config.jwt]
-    if len(set(issuers)) != len(issuers):
-        raise InvalidValue("an issuer of JWTs is configured twice: give it all its keys in one place")
+    check_issuers(config.jwt)
     now_s = monotonic_s()
     return TokenAuthority(
         static=StaticTokens(config.tokens_file, now_s=now_s) if config.tokens_file is not None else None,
@@ -63,6 +61,17 @@ def open_authority(
         required_for_ingest=config.required_for_ingest,
         monotonic_s=monotonic_s,
     )
+
+
+def check_issuers(issuers: Sequence[JwtConfig]) -> None:
+    """Refuse an issuer that is there twice.
+
+    Raises:
+        InvalidValue: one is.
+    """
+    names = [one.issuer for one in issuers]
+    if len(set(names)) != len(names):
+        raise InvalidValue("an issuer of JWTs is configured twice: give it all its keys in one place")
 
 
 class TokenAuthority:

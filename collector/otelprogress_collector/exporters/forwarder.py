@@ -25,7 +25,9 @@ from otelprogress_collector.exporters.disk_queue import DiskQueue
 from otelprogress_collector.exporters.forward_queue import ForwardQueue, QueueUnavailable
 from otelprogress_collector.exporters.framing import Encoding
 from otelprogress_collector.exporters.group_sync import GroupSync
+from otelprogress_collector.exporters.loss_log import LossLog
 from otelprogress_collector.exporters.memory_queue import MemoryQueue
+from otelprogress_collector.exporters.redaction import Redacted, redacted_at_once, redacted_request
 from otelprogress_collector.exporters.sender import Sender, open_sender
 from otelprogress_collector.store.interface import Durability
 
@@ -41,7 +43,11 @@ class Forwarder:
         durability: as that of the store. With `fsync` a request is accepted once it survives a power cut.
         to_protobuf: makes a protobuf request of an OTLP/JSON one, for gRPC backends.
         clock: for the age of requests.
+        redact: whether secrets are taken out before anything is queued (`redaction`); otherwise every byte stays.
         open_sender: makes the sender of a backend.
+
+    Attributes:
+        unreadable: records, and whole requests, that could not be read for redaction and are forwarded to nobody.
 
     Raises:
         InvalidValue: two backends of one name, or no `data_dir` where one is needed.
@@ -55,6 +61,7 @@ class Forwarder:
         to_protobuf: ToProtobuf,
         durability: Durability = "disk",
         clock: Clock | None = None,
+        redact: bool = False,
         open_sender: Callable[[BackendConfig], Sender] = open_sender,
     ) -> None:
         names = [config.name for config in backends]
@@ -67,6 +74,10 @@ class Forwarder:
         self._to_protobuf = to_protobuf
         self._clock = clock if clock is not None else SystemClock()
         self._open_sender = open_sender
+        self._redact = redact
+        self.unreadable = 0
+        self._unreadable_said = 0
+        self._losses = LossLog(self._news)
         self._sync = GroupSync(self._unsynced) if durability == "fsync" else None
         self._lock_descriptor = -1
         self._senders: list[Sender] = []
@@ -116,6 +127,14 @@ class Forwarder:
         for courier in self._couriers:
             if courier.queue.entries or courier.queue.counts.total:
                 _LOG.info("from before: %s", courier.report())
+            if courier.queue.entries and self._redact:
+                _LOG.warning(
+                    "%d requests of %s for %s were queued before this start and go as they were queued, also those from "
+                    "before redact_exports was set",
+                    courier.queue.entries,
+                    courier.signal,
+                    courier.config.name,
+                )
         if self._directory is None or not self._directory.is_dir():
             return
         known = {
@@ -149,6 +168,8 @@ class Forwarder:
         Raises:
             QueueUnavailable: it is queued nowhere. The same call may succeed later.
         """
+        if self._redact and self._takers(signal, conflated_only=conflated_only):
+            body = await self._without_secrets(signal, body, encoding)
         queued = self._offer(signal, body, encoding, conflated_only=conflated_only)
         if queued and self._sync is not None:
             try:
@@ -165,8 +186,32 @@ class Forwarder:
         Raises:
             QueueUnavailable: it is queued nowhere. The same call may succeed later.
         """
+        if self._redact:
+            request = redacted_at_once("traces", request, "protobuf").body
         if self._offer("traces", request, "protobuf", conflated_only=False) and self._sync is not None:
             self._sync.begin()
+
+    async def _without_secrets(self, signal: Signal, body: bytes, encoding: Encoding) -> bytes:
+        pieces = redacted_request(signal, body, encoding)
+        while True:
+            try:
+                next(pieces)
+            except StopIteration as done:
+                redacted: Redacted = done.value
+                break
+            await asyncio.sleep(0)
+        if redacted.unreadable:
+            self.unreadable += redacted.unreadable
+            self._losses.note()
+        return redacted.body
+
+    def _news(self) -> str:
+        new, self._unreadable_said = self.unreadable - self._unreadable_said, self.unreadable
+        return f"{new} records could not be read to redact them, and are not forwarded" if new else ""
+
+    def _takers(self, signal: Signal, *, conflated_only: bool) -> list[Courier]:
+        couriers = self._by_signal[signal]
+        return [one for one in couriers if one.config.ticks] if conflated_only else couriers
 
     def _offer(
         self, signal: Signal, body: bytes, encoding: Encoding, *, conflated_only: bool
@@ -178,9 +223,7 @@ class Forwarder:
         if not body:
             return queued
         try:
-            for courier in self._by_signal[signal]:
-                if conflated_only and not courier.config.ticks:
-                    continue
+            for courier in self._takers(signal, conflated_only=conflated_only):
                 serial = courier.offer(body, encoding)
                 if serial is not None:
                     queued.append((courier, serial))
@@ -219,6 +262,7 @@ class Forwarder:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            self._losses.close()
             await self._give_back()
 
     async def _give_back(self) -> None:

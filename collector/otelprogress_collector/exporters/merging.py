@@ -23,13 +23,13 @@ def is_whole(body: bytes) -> bool:
     for _ in range(_MAX_FIELDS):
         if at >= end:
             return at == end
-        tag, at = _varint(body, at)
+        tag, at = varint(body, at)
         kind = tag & 7
         if kind == _LENGTH_DELIMITED:
-            length, at = _varint(body, at)
+            length, at = varint(body, at)
             at += length
         elif kind == _VARINT:
-            _, at = _varint(body, at)
+            _, at = varint(body, at)
         elif kind == _FIXED64:
             at += 8
         elif kind == _FIXED32:
@@ -39,7 +39,7 @@ def is_whole(body: bytes) -> bool:
     return False
 
 
-def _varint(body: bytes, at: int) -> tuple[int, int]:
+def varint(body: bytes, at: int) -> tuple[int, int]:
     """A number and where it ends; past the end of the body if it does not."""
     value = shift = 0
     while at < len(body) and shift < 70:

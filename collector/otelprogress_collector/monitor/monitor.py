@@ -15,6 +15,7 @@ import msgspec
 from otelprogress.model import semconv
 from otelprogress.model.events import State
 from otelprogress.model.writers import key_of
+from otelprogress_collector.auth.rate import Doorstep
 from otelprogress_collector.monitor.closing_span import closing_request, spans_in, under_new_ids
 from otelprogress_collector.monitor.closings import HOLD_S, Closings
 from otelprogress_collector.monitor.leases import SILENT_LEASE_S, TICK_S, Heard, Leases
@@ -56,6 +57,9 @@ class Monitor:
         interests: who watches what.
         silent_lease_s: of writers that gave no lease.
         hold_s: how long an unproven verdict is held before its span is closed.
+        grace_s: how long a writer may be away, see `WorkerLinks`.
+        farewell_grace_s: how long its last events may take, likewise.
+        doorstep: how many may stand there, likewise.
     """
 
     def __init__(
@@ -70,10 +74,16 @@ class Monitor:
         hold_s: float = HOLD_S,
         grace_s: float = GRACE_S,
         farewell_grace_s: float = FAREWELL_GRACE_S,
+        doorstep: Doorstep | None = None,
     ) -> None:
         self.stats = MonitorStats()
         self.links = WorkerLinks(
-            host, admit=admit, lose=self._lose_writer, grace_s=grace_s, farewell_grace_s=farewell_grace_s
+            host,
+            admit=admit,
+            lose=self._lose_writer,
+            grace_s=grace_s,
+            farewell_grace_s=farewell_grace_s,
+            doorstep=doorstep,
         )
         self._host = host
         self._send_span = send_span

@@ -2,7 +2,8 @@
 
 To a collector events travel as OTLP; the link proves life and carries interest. It ends with its process (FIN, RST) or
 with its host (TCP keepalive), and never because of a missing pong: an interpreter that stands still for a minute is
-not dead. A writer that is not back a second after its link ended takes its live runs with it.
+not dead. A writer that is not back a second after its link ended takes its live runs with it. It is long because all
+of one connection stands together: the door, the registration, what it says, its end and the verdict.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from starlette.responses import PlainTextResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from otelprogress.exceptions import RemoteProtocolError
-from otelprogress.feed.link_wire import keep_alive
+from otelprogress.feed.link_wire import bound_silence, keep_alive, probed_in_vain
 from otelprogress.model import semconv
 from otelprogress.model.events import Event
 from otelprogress.protocol import encoding
@@ -37,6 +38,7 @@ from otelprogress.protocol.messages import (
     Register,
 )
 from otelprogress_collector.auth.principal import WRITE, Denied, Principal
+from otelprogress_collector.auth.rate import Doorstep
 from otelprogress_collector.monitor.verdicts import Detector
 
 if TYPE_CHECKING:
@@ -109,7 +111,7 @@ class LinkStats(msgspec.Struct, gc=False):
 
     connections: int = 0
     refused: int = 0
-    """Connections ended for a wrong token or a frame that is no message."""
+    """Connections ended for a wrong token or a frame that is no message, or turned away: too many had not registered."""
     ended_without_farewell: int = 0
 
 
@@ -135,6 +137,8 @@ class WorkerLinks:
         lose: called once a writer is gone for good.
         grace_s: how long a writer may be away.
         farewell_grace_s: how long its last events may take once it said good-bye.
+        doorstep: how many may stand there who have neither shown a good token with the request nor registered; `None`:
+            64 of one address, 1,024 of all.
     """
 
     def __init__(
@@ -145,6 +149,7 @@ class WorkerLinks:
         lose: Lose,
         grace_s: float = GRACE_S,
         farewell_grace_s: float = FAREWELL_GRACE_S,
+        doorstep: Doorstep | None = None,
     ) -> None:
         self.stats = LinkStats()
         self._host = host
@@ -152,6 +157,7 @@ class WorkerLinks:
         self._lose = lose
         self._grace_s = grace_s
         self._farewell_grace_s = farewell_grace_s
+        self._doorstep = doorstep if doorstep is not None else Doorstep()
         self._writers: dict[_Key, _Writer] = {}
         self.on_connected: Callable[[str, str], object] | None = None
         """Told id and tenant of each writer that has connected (again)."""
@@ -188,6 +194,8 @@ class WorkerLinks:
         writer = self._writers.get((writer_id, tenant))
         if writer is None or writer.connection is None or writer.rate_hz == rate_hz:
             return
+        if probed_in_vain(writer.connection.transport.get_extra_info("socket")):
+            return  # bytes on their way end the probes, and the verdict would have to wait for them
         writer.rate_hz = rate_hz
         if writer.connection.is_open:
             writer.connection.write_frames([encoding.encode(Interest(run="*", rate_hz=rate_hz))])
@@ -212,9 +220,41 @@ class WorkerLinks:
                 PlainTextResponse(f"The subprotocol of the worker link is {SUBPROTOCOL}.\n", 400)
             )
             return
-        await websocket.accept(SUBPROTOCOL)
-        connection: Connection = websocket.scope["extensions"]["otelprogress.connection"]
-        keep_alive(connection.transport.get_extra_info("socket"))
+        stranger = await self._stranger(websocket)
+        if stranger is not None and not self._doorstep.enter(stranger):
+            self.stats.refused += 1
+            await websocket.send_denial_response(
+                PlainTextResponse(
+                    "Too many connections have not registered yet.\n", 503, {"Retry-After": "1"}
+                )
+            )
+            return
+        try:
+            await websocket.accept(SUBPROTOCOL)
+            connection: Connection = websocket.scope["extensions"]["otelprogress.connection"]
+            sock = connection.transport.get_extra_info("socket")
+            keep_alive(sock)
+            bound_silence(sock)
+            registered = await self._registered(websocket, connection)
+        finally:
+            if stranger is not None:
+                self._doorstep.leave(stranger)
+        if registered is not None:
+            connection.authenticate(WORKER_FRAME_BYTES)
+            await self._serve(*registered, websocket, connection)
+
+    async def _stranger(self, websocket: WebSocket) -> str | None:
+        """The address of one that has to register before it is known; `None`: its request shows who it is."""
+        try:
+            self._check(await self._admit(websocket, None))
+        except (Denied, Forbidden):
+            return websocket.client.host if websocket.client is not None else ""
+        return None
+
+    async def _registered(
+        self, websocket: WebSocket, connection: Connection
+    ) -> tuple[Register, Principal] | None:
+        """What it says of itself, and who it is; `None`: it was refused, or is gone."""
         try:
             async with asyncio.timeout(_REGISTER_TIMEOUT_S):
                 register = registration(await _frame(websocket))
@@ -229,10 +269,10 @@ class WorkerLinks:
         except Forbidden as forbidden:
             self._refuse(connection, CloseCode.FORBIDDEN, str(forbidden))
         except WebSocketDisconnect:
-            return
+            return None
         else:
-            connection.authenticate(WORKER_FRAME_BYTES)
-            await self._serve(register, principal, websocket, connection)
+            return register, principal
+        return None
 
     def _check(self, principal: Principal) -> None:
         if WRITE not in principal.scopes:

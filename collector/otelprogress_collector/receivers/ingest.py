@@ -19,6 +19,7 @@ from otelprogress_collector.receivers.decoding import Decoder
 from otelprogress_collector.receivers.intake import Encoding, Intake, Signal
 from otelprogress_collector.receivers.narrowing import without_groups
 from otelprogress_collector.receivers.rate import RateLimit, RateLimited
+from otelprogress_collector.store.interface import StoreUnavailable
 
 Forward = Callable[[Signal, bytes, Encoding, bool], Awaitable[None]]
 """(signal, body, its encoding, whether it is all ticks): returns once the bytes stand in the forward queues.
@@ -68,6 +69,11 @@ class Ingest:
         self._host = host
         self._forward = forward
         self._rate_limit = rate_limit
+        self._leaving = False
+
+    def leave(self) -> None:
+        """Take no more requests: the collector ends. Those that were begun go on."""
+        self._leaving = True
 
     async def take(self, signal: Signal, body: bytes, encoding: Encoding, principal: Principal) -> Intake:
         """Take one request.
@@ -85,8 +91,10 @@ class Ingest:
             BadRequest: it cannot be read.
             TooLarge: it holds too much.
             Overloaded: too much waits; the sender should come again. `RateLimited`: this sender sends too much.
-            StoreUnavailable: it cannot be kept at the moment; the sender should come again.
+            StoreUnavailable: it cannot be kept at the moment, or the collector leaves; the sender should come again.
         """
+        if self._leaving:
+            raise StoreUnavailable("the collector ends or restarts")
         intake = await self._decode(signal, body, encoding, principal)
         if self._rate_limit is not None:
             wait_s = self._rate_limit(principal, intake, len(body))

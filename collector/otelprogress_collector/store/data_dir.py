@@ -1,6 +1,7 @@
 """The data directory: who has it, which files are in it, and what becomes of one that is damaged.
 
 The directory is made with mode 0700 and the files with 0600; the mode of a directory that is there is not changed.
+One that others may write is not used: they could replace the files. One that they may read is, with a warning.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shlex
+import stat
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +22,28 @@ _MARK: Final = "collector.mark"
 _LOCK: Final = "collector.lock"
 _OPEN_FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 _OTHERS_WRITE: Final = 0o022
+_OTHERS_READ: Final = 0o055
+
+
+def check_mode(path: Path) -> str | None:
+    """What the operator should know of a directory that is there; `None`: nothing.
+
+    Raises:
+        StoreUnavailable: others may write to it; says what to do.
+        OSError: it cannot be looked at.
+    """
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & _OTHERS_WRITE:
+        raise StoreUnavailable(
+            f"the data directory {path} has mode {mode:04o}: other users may write to it and replace its files. "
+            f"`chmod 700 {shlex.quote(str(path))}`, or give a directory inside it, which is made for this user alone"
+        )
+    if mode & _OTHERS_READ:
+        return (
+            f"the data directory {path} has mode {mode:04o}: other users see which files are in it, though not what "
+            f"these hold. `chmod 700 {shlex.quote(str(path))}` keeps them out"
+        )
+    return None
 
 
 class DataDir:
@@ -28,7 +53,7 @@ class DataDir:
         """Make it where there is none, and take it.
 
         Raises:
-            StoreUnavailable: it cannot be made or written, or another process has it.
+            StoreUnavailable: it cannot be made or written, others may write to it, or another process has it.
         """
         self.path = path
         self.database = path / DATABASE
@@ -36,6 +61,7 @@ class DataDir:
         try:
             with contextlib.suppress(FileExistsError):
                 path.mkdir(mode=0o700, parents=True)
+            check_mode(path)
             self._lock = _lock(path)
         except OSError as error:
             raise StoreUnavailable(f"the data directory {path} cannot be used: {error.strerror}") from error
@@ -44,13 +70,6 @@ class DataDir:
         except BaseException:
             self.release()
             raise
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What the operator should know of it."""
-        if self.path.stat().st_mode & _OTHERS_WRITE:
-            return (f"other users may write to {self.path} and replace its files: `chmod 700` it",)
-        return ()
 
     def _refuse_files_of_others(self) -> None:
         for path in (self.database, *self._side_files(), self.mark):

@@ -55,4 +55,4 @@ def baseline_of(kept: Iterable[Took]) -> Baseline | None:
     if len(durations_s) < MIN_FOR_BASELINE:
         return None
     low_s, median_s, high_s = statistics.quantiles(durations_s, n=4, method="inclusive")
-    return Baseline(median_s, low_s, high_s)
+    return Baseline(median_s, low_s, high_s, len(durations_s))

@@ -183,7 +183,7 @@ def _name(
         previous_cursor_secret=meta.get(database.PREVIOUS_CURSOR_SECRET),
         head=mended.head,
         first=mended.trimmed_to + 1,
-        notes=(*folder.notes, *(("a new epoch begins: " + "; ".join(reasons),) if reasons else ())),
+        notes=("a new epoch begins: " + "; ".join(reasons),) if reasons else (),
     )
     return opened, bool(changes or mended.damage)
 

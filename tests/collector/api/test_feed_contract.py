@@ -20,6 +20,7 @@ from tests.collector.api import kit
 from tests.feed import serving as process
 from tests.feed.fakes import noted, progressed, run_id, started
 from tests.feed.serving import TOKEN, dial, hear_until, hello, say, subscribe
+from tests.model import digest_grammar
 from tests.waiting import eventually
 
 Serve = Callable[..., contextlib.AbstractContextManager[Any]]
@@ -131,6 +132,28 @@ def test_a_client_that_comes_back_with_its_cursor_gets_what_it_missed(serve: Ser
 
 
 # --- who gets in -----------------------------------------------------------------------------------------
+
+
+def test_digests_come_at_once_or_in_their_time_and_go_on_from_their_position(serve: Serve):
+    with serve() as server:
+        server.submit(started())
+        with dial(server) as client:
+            hello(client)
+            # Once a second what can wait: the timer of the host has to fire for it.
+            say(client, "subscribe", id="s1", render="digest", max_rate_hz=1.0)
+            first = digest_grammar.parse(hear_until(client, "digest")[-1]["text"])
+            assert first.full
+            server.submit(noted(2, message="can wait"))
+            later = digest_grammar.parse(hear_until(client, "digest")[-1]["text"])
+            assert (later.full, later.operations[0].texts) == (False, ["can wait"])
+            server.submit(noted(3, message="watch out", level="warning"))
+            last = digest_grammar.parse(hear_until(client, "digest")[-1]["text"])
+            assert (last.why, last.operations[0].texts) == ("warning", ["watch out"])
+        with dial(server) as client:
+            hello(client)
+            say(client, "subscribe", id="s1", render="digest", cursor=f"@{first.position}")
+            again = digest_grammar.parse(hear_until(client, "digest")[-1]["text"])
+            assert (again.full, again.operations[0].texts) == (False, ["can wait", "watch out"])
 
 
 def test_the_token_in_the_header_the_hello_or_the_subprotocol_opens_the_feed(serve: Serve):

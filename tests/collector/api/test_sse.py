@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Any
 
 import aiohttp
 import pytest
@@ -20,13 +21,14 @@ from otelprogress_collector.api import sse as sse_module
 from otelprogress_collector.api.sse import event_stream
 from tests.collector.api.kit import TOKEN, FakeAuthority, get, reader, serving
 from tests.feed.fakes import noted, progressed, run_id, started
+from tests.model import digest_grammar
 from tests.waiting import aeventually
 
 
 @dataclass
 class Event:
     name: str
-    data: dict
+    data: Any
     id: str
 
 
@@ -40,6 +42,11 @@ class EventSource:
         self.comments: list[str] = []
 
     async def __aiter__(self) -> AsyncIterator[Event]:
+        async for event in self.texts():
+            yield Event(event.name, json.loads(event.data), event.id)
+
+    async def texts(self) -> AsyncIterator[Event]:
+        """With the data as it came."""
         name, data, id_buffer = "", [], self.last_event_id
         async for raw in self.response.content:
             line = raw.decode().rstrip("\n")
@@ -48,7 +55,7 @@ class EventSource:
             if not line:
                 self.last_event_id = id_buffer
                 if data:
-                    yield Event(name or "message", json.loads("\n".join(data)), id_buffer)
+                    yield Event(name or "message", "\n".join(data), id_buffer)
                 name, data = "", []
             elif not field:
                 self.comments.append(value)
@@ -313,3 +320,52 @@ async def test_a_stream_that_accepts_nothing_is_cut():
     with serving(limits=ServerLimits(write_stall_timeout_s=0.3)) as server, slow_stream(server) as stream:
         await fill(server, stream)
         await aeventually(lambda: server.reading.streams.client_count == 0)
+
+
+# --- digests -------------------------------------------------------------------------------------------------
+
+
+async def digests(stream: EventSource, count: int) -> list[Event]:
+    heard = []
+    async with asyncio.timeout(15):
+        async for event in stream.texts():
+            if event.name != "digest":
+                continue
+            heard.append(event)
+            if len(heard) == count:
+                return heard
+    raise AssertionError(f"ended after {heard}")
+
+
+async def test_a_stream_of_digests_is_text_that_can_be_pasted():
+    with serving() as server:
+        server.submit(started(run=1))
+        async with source(server, "?render=digest") as stream:
+            (first,) = await digests(stream, 1)
+            assert digest_grammar.parse(first.data + "\n").full
+            server.submit(noted(2, run=1, message="12 rows\nrejected", level="warning"))
+            (second,) = await digests(stream, 1)
+            parsed = digest_grammar.parse(second.data + "\n")
+            assert (parsed.why, parsed.operations[0].texts) == ("warning", ["12 rows rejected"])
+            assert first.id != second.id
+        async with source(server, "?render=digest", last_event_id=first.id) as stream:
+            (again,) = await digests(stream, 1)
+            assert digest_grammar.parse(again.data + "\n").operations[0].texts == ["12 rows rejected"]
+            assert not digest_grammar.parse(again.data + "\n").full
+
+
+async def test_the_budget_of_digests_stands_in_the_url():
+    with serving() as server:
+        for run in range(1, 60):
+            server.submit(started(run=run))
+        async with source(server, "?render=digest&max_tokens=60") as stream:
+            (first,) = await digests(stream, 1)
+            assert digest_grammar.parse(first.data + "\n").left_out["operations"] > 40
+        for query in ("render=poem", "max_tokens=49", "max_tokens=10001", "max_tokens=many"):
+            answer = await get(server, f"/v1/feed/sse?{query}")
+            assert answer.status == 400, query
+
+
+def test_a_digest_s_lines_are_lines_of_its_event():
+    frame = b'{"type":"digest","id":"1","cursor":"c","text":"@kq1 why: ended\\na-1 DONE\\n"}'
+    assert event_stream([frame]) == b"event: digest\nid: c\ndata: @kq1 why: ended\ndata: a-1 DONE\n\n"

@@ -16,7 +16,9 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from websockets.exceptions import ConnectionClosed
 
+from otelprogress.exceptions import InvalidRecord
 from otelprogress.model import semconv
+from otelprogress.model.bounds import check_run_id
 from otelprogress.model.events import Event, State
 from otelprogress_collector.app import Collector
 from otelprogress_collector.auth import tokens
@@ -103,6 +105,21 @@ def partial(answer: Answer) -> tuple[int, str]:
     assert answer.status == 200, answer
     said = ExportLogsServiceResponse.FromString(answer.body).partial_success
     return said.rejected_log_records, said.error_message
+
+
+def over_grpc(both: Both, body: bytes, shown: str | None) -> tuple[grpc.StatusCode, str]:
+    """The answer to one log record that must not be taken."""
+    metadata = () if shown is None else (("authorization", f"Bearer {shown}"),)
+    with grpc.insecure_channel(f"127.0.0.1:{both.collector.grpc_port}") as channel:
+        export = channel.unary_unary("/opentelemetry.proto.collector.logs.v1.LogsService/Export")
+        try:
+            said = ExportLogsServiceResponse.FromString(
+                export(body, metadata=metadata, timeout=20)
+            ).partial_success
+        except grpc.RpcError as refused:
+            return refused.code(), refused.details()
+        assert said.rejected_log_records == 1
+        return grpc.StatusCode.OK, said.error_message
 
 
 def state_of(both: Both, writer: Writer, shown: str) -> dict[str, Any]:
@@ -285,28 +302,48 @@ async def test_a_parent_of_another_is_no_parent(both: Both):
 async def test_over_grpc_it_is_the_same(both: Both):
     intruder = Writer(run_id=both.hers.run_id)
 
-    def call(shown: str | None) -> tuple[grpc.StatusCode, str]:
-        metadata = () if shown is None else (("authorization", f"Bearer {shown}"),)
-        with grpc.insecure_channel(f"127.0.0.1:{both.collector.grpc_port}") as channel:
-            export = channel.unary_unary("/opentelemetry.proto.collector.logs.v1.LogsService/Export")
-            try:
-                said = ExportLogsServiceResponse.FromString(
-                    export(intruder.noted("overwritten"), metadata=metadata, timeout=20)
-                ).partial_success
-            except grpc.RpcError as refused:
-                return refused.code(), refused.details()
-            assert said.rejected_log_records == 1
-            return grpc.StatusCode.OK, said.error_message
-
-    code, why = await beside(call, both.blue)
+    body = intruder.noted("overwritten")
+    code, why = await beside(over_grpc, both, body, both.blue)
     assert code is grpc.StatusCode.OK
     both.assert_clean(why, asked=intruder.run_id)
     for shown in (None, "x", both.red[:-3] + "AAA", token("red", tenant="red", expires_in_s=-1)):
-        code, why = await beside(call, shown)
+        code, why = await beside(over_grpc, both, body, shown)
         assert code is grpc.StatusCode.UNAUTHENTICATED
         assert (shown or "\0") not in why
     reads_only = token("reader", tenant="red", scope=READ)
-    assert (await beside(call, reads_only))[0] is grpc.StatusCode.PERMISSION_DENIED
+    assert (await beside(over_grpc, both, body, reads_only))[0] is grpc.StatusCode.PERMISSION_DENIED
+
+
+async def test_a_run_of_another_is_refused_in_the_words_of_an_id_that_no_run_can_have(both: Both):
+    """Over either receiver, of either signal: else anybody could ask which runs there are."""
+    intruder = Writer(run_id=both.hers.run_id)
+    trace_id, span_id = (int(part, 16) for part in intruder.run_id.split("-"))
+    said = [(semconv.OPERATION_STATE, "succeeded")]
+    spans = Group([ASpan(attributes=said, trace_id=trace_id, span_id=span_id)])
+
+    def reasons() -> list[str]:
+        body = intruder.noted("overwritten")
+        by_http = partial(send(both.port, body, token=both.blue))[1]
+        as_span = ask(both.port, "/v1/traces", protobuf("traces", spans), token=both.blue)
+        as_json = ask(
+            both.port,
+            "/v1/traces",
+            in_json("traces", spans),
+            token=both.blue,
+            content_type="application/json",
+        )
+        return [
+            by_http,
+            over_grpc(both, body, both.blue)[1],
+            ExportTraceServiceResponse.FromString(as_span.body).partial_success.error_message,
+            json.loads(as_json.body)["partialSuccess"]["errorMessage"],
+        ]
+
+    with pytest.raises(InvalidRecord) as impossible:
+        check_run_id("no run")
+    expected = str(impossible.value).replace("no run", intruder.run_id)
+    assert await beside(reasons) == [expected] * 4
+    assert "tenant" not in expected
 
 
 async def test_a_worker_link_of_another_says_nothing_for_her_writer(both: Both):

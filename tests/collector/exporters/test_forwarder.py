@@ -25,6 +25,8 @@ from tests.collector.exporters.test_merging import request_with
 from tests.otel.otlp_server import GrpcReceiver, HttpReceiver, Reply, dead_url
 from tests.waiting import aeventually, eventually
 
+CANARY = "c4n4ry" + "Q7x9" * 6
+
 
 def converted(signal_name: str, body: bytes) -> bytes:
     return b"converted " + signal_name.encode() + b" " + body
@@ -214,6 +216,43 @@ async def test_retry_after_is_waited_for(tmp_path, http):
         await forwarder.accept("traces", b"x", "protobuf")
         await aeventually(lambda: len(http.received) == 2)
         assert time.monotonic() - began_s >= 1.0
+
+
+# --- without secrets -------------------------------------------------------------------------------------------
+
+
+async def test_secrets_stand_in_no_queue_and_reach_no_backend_when_that_is_asked_for(tmp_path, receiver):
+    secret = request_with(f"load password={CANARY}")
+    async with forwarding(backend(dead_url(), name="a"), data_dir=tmp_path, redact=True) as forwarder:
+        await forwarder.accept("traces", secret, "protobuf")
+        forwarder.submit_span(secret)
+        [segment] = (tmp_path / "forward" / "a" / "traces").glob("*.segment")
+        assert CANARY.encode() not in segment.read_bytes()
+        assert segment.read_bytes().count(b"load password=[redacted]") == 2
+    async with forwarding(
+        backend(receiver, name="a"), data_dir=tmp_path, redact=True, stop_s=30
+    ) as forwarder:
+        await forwarder.accept("traces", request_with("as it was"), "protobuf")
+    assert bodies(receiver) == [request_with("load password=[redacted]")] * 2 + [request_with("as it was")]
+
+
+async def test_what_was_queued_before_goes_as_it_was_queued_and_that_is_said(tmp_path, http, caplog):
+    secret = request_with(f"load password={CANARY}")
+    async with forwarding(backend(dead_url(), name="a"), data_dir=tmp_path) as forwarder:
+        await forwarder.accept("traces", secret, "protobuf")
+    async with forwarding(backend(http, name="a"), data_dir=tmp_path, redact=True, stop_s=30):
+        pass
+    assert bodies(http) == [secret]
+    assert "1 requests of traces for a were queued before this start" in caplog.text
+
+
+async def test_what_cannot_be_redacted_is_forwarded_to_nobody_and_said(tmp_path, http, caplog):
+    async with forwarding(backend(http), data_dir=tmp_path, redact=True, stop_s=10) as forwarder:
+        await forwarder.accept("metrics", b"password", "json")
+        await forwarder.accept("metrics", b'{"resourceMetrics":[]}', "json")
+        assert forwarder.unreadable == 1
+    assert bodies(http) == [b'{"resourceMetrics":[]}']
+    assert "1 records could not be read to redact them" in caplog.text
 
 
 # --- restarts --------------------------------------------------------------------------------------------------

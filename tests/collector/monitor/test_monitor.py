@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import struct
@@ -21,6 +22,7 @@ from otelprogress.model.events import State
 from otelprogress.protocol.encoding import encode
 from otelprogress.protocol.messages import SUBPROTOCOL, Alive, Bye, LinkEvents, Register
 from otelprogress_collector.auth.principal import READ, WRITE, Denied, Principal
+from otelprogress_collector.auth.rate import Doorstep
 from otelprogress_collector.host import CollectorHost
 from otelprogress_collector.monitor.monitor import Monitor
 from otelprogress_collector.recording import open_hub
@@ -48,7 +50,8 @@ class Collector:
         self.port = 0
 
     async def _admit(self, websocket, token):
-        principal = TOKENS.get(token or "")
+        shown = websocket.headers.get("authorization", "").removeprefix("Bearer ")
+        principal = TOKENS.get(token or shown)
         if principal is None:
             raise Denied("the token is wrong")
         return principal
@@ -251,6 +254,51 @@ async def test_who_says_nothing_is_cut_off(collector, monkeypatch):
     with pytest.raises(ConnectionClosed) as closed:
         await link.recv()
     assert closed.value.rcvd.code == 4408
+
+
+async def test_only_so_many_of_one_address_may_stand_there_unregistered():
+    async with running(doorstep=Doorstep(per_address=2)) as collector:
+        strangers = [await collector.link(), await collector.link()]
+        with pytest.raises(InvalidStatus) as refused:
+            await collector.link()
+        answer = refused.value.response
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+        assert b"have not registered" in answer.body
+        # Who shows a good token with the request does not wait behind them; one that may not write does.
+        known = await collector.link(additional_headers={"Authorization": "Bearer good"})
+        with pytest.raises(InvalidStatus):
+            await collector.link(additional_headers={"Authorization": "Bearer reader"})
+        assert collector.monitor.links.stats.refused == 2
+        # A place is free again once one has registered, or is gone.
+        await strangers[0].send(encode(Register(version=1, writer="w1", token="good")).decode())
+        await strangers[0].recv()
+        strangers.append(await collector.link())
+        await strangers[1].close()
+        strangers.append(await _let_in(collector))
+        for link in (*strangers, known):
+            await link.close()
+
+
+async def test_a_place_is_free_again_once_one_was_refused_or_said_nothing(monkeypatch):
+    monkeypatch.setattr("otelprogress_collector.monitor.worker_links._REGISTER_TIMEOUT_S", 0.05)
+    async with running(doorstep=Doorstep(per_address=1)) as collector:
+        for said in ("{", encode(Register(version=1, writer="w1", token="wrong")).decode(), None):
+            link = await _let_in(collector)
+            if said is not None:
+                await link.send(said)
+            with pytest.raises(ConnectionClosed):
+                await link.recv()
+        assert not collector.monitor.links.connected
+        await (await _let_in(collector)).close()
+
+
+async def _let_in(collector: Collector):
+    """The server hears of an end a moment after its peer."""
+    async with asyncio.timeout(15):
+        while True:
+            with contextlib.suppress(InvalidStatus):
+                return await collector.link()
+            await asyncio.sleep(0.01)
 
 
 async def test_the_collectors_own_end_is_nobodys_death(collector):

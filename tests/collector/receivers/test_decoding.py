@@ -13,6 +13,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 
 from otelprogress.model import mapping, semconv
 from otelprogress.model.events import Source, State, StepState
+from otelprogress_collector.receivers import otlp_json
 from otelprogress_collector.receivers.decoding import Decoder
 from otelprogress_collector.receivers.intake import BadRequest, TooLarge
 from otelprogress_collector.receivers.limits import Limits
@@ -594,7 +595,7 @@ def test_protobuf_nested_ten_thousand_deep_spoils_one_record_only():
     assert (intake.rejected, len(intake.events)) == (1, 1)
 
 
-def test_invalid_utf8_spoils_one_record_only():
+def test_in_protobuf_invalid_utf8_spoils_one_record_only():
     for attribute in (
         field(1, semconv.STEP_NAME.encode()) + field(2, field(1, b"\xff\xfe")),
         field(1, b"\xff\xfe") + field(2, field(1, b"x")),
@@ -602,9 +603,34 @@ def test_invalid_utf8_spoils_one_record_only():
     ):
         intake = decoder().decode("logs", protobuf_with(attribute), "protobuf", sender())
         assert (intake.rejected, len(intake.events)) == (1, 1)
-    good = request("logs", "json", Group([Log(semconv.STEP_STARTED, [(semconv.STEP_NAME, "PLACE")])] * 2))
-    intake = decoder().decode("logs", good.replace(b"PLACE", b"\xff\xfe", 1), "json", sender())
-    assert (intake.rejected, len(intake.events)) == (1, 1)
+
+
+@pytest.mark.parametrize("signal", REQUESTS)
+@pytest.mark.parametrize("bad", [b"\xff\xfe", b"\xc3", b"\xed\xa0\x80", b"\xc0\x80"], ids=bytes.hex)
+def test_json_that_is_no_utf8_is_no_request_wherever_that_stands(signal, bad):
+    for template in ('{"schemaUrl":"PLACE"}', '{"a":{"b":["PLACE"]}}', '{"PLACE":1}', "{}PLACE"):
+        body = template.encode().replace(b"PLACE", b"\xc3\xa4" + bad)
+        with pytest.raises(BadRequest, match="no UTF-8"):
+            decoder().decode(signal, body, "json", sender())
+
+
+@pytest.mark.parametrize("signal", REQUESTS)
+def test_json_with_half_of_a_surrogate_pair_is_no_request_wherever_that_stands(signal):
+    for half in ("\\ud800", "\\ud800 and so on", "\\udc00"):
+        with pytest.raises(BadRequest):
+            decoder().decode(signal, f'{{"a":{{"b":["{half}"]}}}}'.encode(), "json", sender())
+
+
+@pytest.mark.parametrize("character", ["ä", "€", "🎉"])
+def test_characters_may_lie_across_the_slices_in_which_they_are_looked_at(character, monkeypatch):
+    monkeypatch.setattr(otlp_json, "_UTF8_SLICE_BYTES", 3)
+    body = request("logs", "json", Group([Log(semconv.STEP_STARTED, [(semconv.STEP_NAME, "PLACE")])]))
+    assert b"PLACE" in body
+    whole = body.replace(b"PLACE", (character * 10).encode())
+    [event] = decoder().decode("logs", whole, "json", sender()).events
+    assert event.step_name == character * 10
+    with pytest.raises(BadRequest, match="no UTF-8"):
+        decoder().decode("logs", b'{"a":"' + character.encode()[:-1], "json", sender())
 
 
 @both

@@ -74,6 +74,21 @@ async def test_a_sender_over_its_rate_changes_nothing():
     assert len(desk.host.events) == len(desk.forwarded) == 1
 
 
+async def test_who_leaves_takes_nothing_more_and_finishes_what_it_began():
+    desk = Desk()
+    desk.host.gate = asyncio.Event()
+    begun = asyncio.create_task(desk.ingest.take("logs", body(), "protobuf", sender()))
+    await aeventually(lambda: desk.host.gate._waiters)
+    desk.ingest.leave()
+    for late in (body(), request("traces", "protobuf", Group([])), b""):
+        with pytest.raises(StoreUnavailable, match="ends or restarts"):
+            await desk.ingest.take("traces", late, "protobuf", sender())
+    assert desk.forwarded == []
+    desk.host.gate.set()
+    assert (await begun).records == 1
+    assert desk.forwarded == [("logs", body(), "protobuf", False)]
+
+
 async def test_telemetry_that_is_no_progress_is_passed_on_without_asking_the_host():
     desk = Desk()
     desk.host.error = RuntimeError("nobody should ask")

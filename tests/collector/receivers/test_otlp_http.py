@@ -121,11 +121,11 @@ async def test_partial_success_says_how_many_and_why():
 
 async def test_what_the_model_refused_is_told_too():
     desk = Desk()
-    desk.host.answer = Accepted(1, "run belongs to another tenant")
+    desk.host.answer = Accepted(1, "the model says no")
     async with receiving(desk) as (client, _):
         answer = await client.post(body=request("logs", "protobuf", Group([step()])))
     partial = ExportLogsServiceResponse.FromString(answer.content).partial_success
-    assert (partial.rejected_log_records, partial.error_message) == (1, "run belongs to another tenant")
+    assert (partial.rejected_log_records, partial.error_message) == (1, "the model says no")
 
 
 async def test_rejected_spans_are_told_as_spans_and_not_passed_on():

@@ -198,7 +198,7 @@ class StoreContract:
         store.append(Batch(durations=[took(99.0, 3, outcome="failed"), took(99.0, 4, outcome="lost")]))
         assert store.baseline("", "load", "") is None
         store.append(Batch(durations=[took(2.0, 5)]))
-        assert store.baseline("", "load", "") == Baseline(2.0, 1.5, 2.5)
+        assert store.baseline("", "load", "") == Baseline(2.0, 1.5, 2.5, 3)
 
     def test_tenants_names_and_steps_have_baselines_of_their_own(self, store):
         keys = [
@@ -210,14 +210,14 @@ class StoreContract:
         for number, key in enumerate(keys):
             store.append(Batch(durations=[took(float(number), at, **key) for at in range(3)]))
         for number, key in enumerate(keys):
-            assert store.baseline(**key) == Baseline(number, number, number)
+            assert store.baseline(**key) == Baseline(number, number, number, 3)
         assert store.baseline("t", "load", "write") is None
 
     def test_only_the_newest_hundred_count_whenever_they_are_told(self, store):
         store.append(Batch(durations=[took(1.0, at) for at in range(200, 260)]))
         store.append(Batch(durations=[took(5.0, at) for at in range(60)]))
         store.append(Batch(durations=[took(1.0, at) for at in range(260, 300)]))
-        assert store.baseline("", "load", "") == Baseline(1.0, 1.0, 1.0)
+        assert store.baseline("", "load", "") == Baseline(1.0, 1.0, 1.0, 100)
 
     @pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -1.0])
     def test_a_duration_that_is_none_is_left_out(self, store, wrong):

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from otelprogress_collector.store.data_dir import DataDir
+from otelprogress_collector.store.data_dir import DataDir, check_mode
 from otelprogress_collector.store.interface import StoreUnavailable
 from tests.collector.store.test_crash import ENVIRON, REPOSITORY
 
@@ -38,7 +38,7 @@ def test_another_process_that_has_it_is_named_and_killing_that_sets_it_free(tmp_
 def test_it_is_made_with_all_that_leads_to_it_and_is_this_users_alone(tmp_path):
     folder = DataDir(tmp_path / "a" / "b")
     assert stat.S_IMODE((tmp_path / "a" / "b").stat().st_mode) == 0o700
-    assert folder.notes == ()
+    assert check_mode(tmp_path / "a" / "b") is None
     folder.release()
 
 
@@ -51,3 +51,29 @@ def test_what_is_set_aside_keeps_its_write_ahead_log(tmp_path):
     assert aside.with_name(aside.name + "-wal").read_text() == "-wal"
     assert not folder.database.exists()
     folder.release()
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o720, 0o702, 0o777, 0o1777])
+def test_one_that_others_may_write_is_not_used_and_the_command_that_mends_it_is_said(tmp_path, mode):
+    folder = tmp_path / "its data"
+    folder.mkdir()
+    folder.chmod(mode)
+    with pytest.raises(StoreUnavailable, match=rf"has mode {mode:04o}: .*`chmod 700 '{folder}'`"):
+        DataDir(folder)
+    assert list(folder.iterdir()) == []
+    folder.chmod(0o700)
+    DataDir(folder).release()
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o750, 0o705, 0o711])
+def test_one_that_others_may_read_is_used_with_a_warning(tmp_path, mode):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    folder.chmod(mode)
+    taken = DataDir(folder)
+    taken.make_database()
+    warning = check_mode(folder)
+    assert f"has mode {mode:04o}" in warning
+    assert f"`chmod 700 {folder}`" in warning
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
+    taken.release()

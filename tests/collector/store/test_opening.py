@@ -204,12 +204,13 @@ def test_a_path_that_is_no_directory_is_refused(tmp_path):
         SqliteStore(tmp_path / "file" / "below", "disk").open()
 
 
-def test_a_directory_that_others_may_write_to_is_used_and_that_is_said(folder):
+def test_a_directory_that_others_may_write_to_is_refused_and_left_as_it_is(folder):
     folder.mkdir()
     folder.chmod(0o777)
-    with opened(folder) as (_, found):
-        assert "chmod 700" in found.notes[0]
+    with pytest.raises(StoreUnavailable, match="chmod 700"):
+        SqliteStore(folder, "disk").open()
     assert stat.S_IMODE(folder.stat().st_mode) == 0o777
+    assert list(folder.iterdir()) == []
 
 
 @pytest.mark.parametrize(

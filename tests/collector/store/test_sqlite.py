@@ -58,7 +58,7 @@ def test_everything_is_there_again_after_a_restart_under_the_same_epoch(make):
     assert list(store.runs()) == [run("b"), run("a", b"\0binary")]
     assert store.numbers() == {"load": 3}
     assert store.closed() == ["z", "y"]
-    assert store.baseline("", "load", "") == Baseline(1.0, 1.0, 1.0)
+    assert store.baseline("", "load", "") == Baseline(1.0, 1.0, 1.0, 3)
     store.append(Batch(journal=[row(306)]))
     assert store.journal_tail(1) == [row(306)]
 

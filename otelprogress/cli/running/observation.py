@@ -1,0 +1,123 @@
+"""The program as an operation: imported, and begun, while it runs already."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from otelprogress.cli.running.arguments import Arguments
+from otelprogress.cli.running.ending import Ending
+from otelprogress.cli.running.trace_ids import TraceIds
+from otelprogress.feed import runtime_folder
+
+if TYPE_CHECKING:
+    from otelprogress.run import Operation
+
+CONTROLS: Final = ("cancel", "pause")
+SHUTDOWN_TIMEOUT_S: Final = 1.5
+"""Of the two seconds that may pass between the program's end and ours."""
+VISIBLE_WITHIN_S: Final = 5.0
+
+
+class NotVisible(Exception):
+    """Nobody could see the operation: says why."""
+
+
+class Visible(NamedTuple):
+    """Where an operation can be found."""
+
+    run_id: str
+    handle: str
+    """Here; a collector may number otherwise."""
+
+
+def observe(arguments: Arguments, ids: TraceIds, started_unix_ns: int) -> Operation | None:
+    """Open the feed, say where children find it, and begin the operation.
+
+    Returns:
+        `None` under `OTELPROGRESS_DISABLED`.
+
+    Raises:
+        ProgressError: a setting that cannot be meant, or no port to be had.
+    """
+    from otelprogress import active, runtime
+    from otelprogress.operation import plan_of
+    from otelprogress.run import begin
+
+    name = arguments.operation_name
+    says_service = os.environ.get("OTEL_SERVICE_NAME") or "service.name=" in os.environ.get(
+        "OTEL_RESOURCE_ATTRIBUTES", ""
+    )
+    try:
+        runtime.configure(
+            service_name=None if says_service else name,
+            view="off",  # the terminal is the program's
+            integrations=(),
+            shutdown_timeout_s=SHUTDOWN_TIMEOUT_S,
+        )
+    finally:
+        runtime_folder.withdraw()
+    instrumentation = active.instrumentation()
+    if instrumentation is None:
+        return None
+    plan = plan_of(
+        name,
+        label=arguments.label or None,
+        controls=CONTROLS,
+        attributes={"process.executable.name": os.path.basename(arguments.command[0]) or name},  # noqa: PTH119
+        ids=(ids.trace_id, ids.span_id),
+        start_unix_ns=started_unix_ns,
+    )
+    return begin(instrumentation, plan, title=arguments.title)
+
+
+def visible(operation: Operation) -> Visible:
+    """Wait until it can be found by others.
+
+    Raises:
+        NotVisible: it could not, within 5 s.
+    """
+    from otelprogress.runtime import current_runtime
+
+    runtime = current_runtime()
+    if runtime is None or (runtime.server is None and runtime.link is None and runtime.sender is None):
+        raise NotVisible(
+            "nobody could see it: the feed is off, and neither a collector nor an endpoint is named"
+        )
+    handle = runtime.host.view(operation.run_id, steps=False).handle
+    if runtime.server is None and not runtime.flush(VISIBLE_WITHIN_S):
+        raise NotVisible("nobody could see it: the feed is off, and what it reports to does not answer")
+    return Visible(operation.run_id, handle)
+
+
+def say_pid(operation: Operation, pid: int) -> None:
+    """The program's, on the span."""
+    with contextlib.suppress(Exception):  # a foreign provider's span
+        operation.span.set_attribute("process.pid", pid)
+
+
+def end(operation: Operation, ending: Ending, *, cancelled: bool, interrupted: bool) -> None:
+    """Say how it ended, and let that leave this process.
+
+    Args:
+        operation: which.
+        ending: of the program.
+        cancelled: by a command.
+        interrupted: by a signal that this process got or a terminal sent.
+    """
+    from otelprogress import runtime
+
+    with contextlib.suppress(Exception):
+        if ending.trouble is None:
+            operation.span.set_attribute("process.exit.code", ending.code)
+    if cancelled:
+        gate = operation.gate
+        operation.end_cancelled((gate.reason if gate is not None else "") or ending.text)
+    elif not ending.code:
+        operation.end()
+    elif interrupted:
+        operation.end_cancelled(ending.text)
+    else:
+        operation.end_failed_as(ending.error_type, ending.text)
+    runtime.shutdown()
