@@ -493,14 +493,14 @@ class OperationTree:
         run = self._runs.get(run_id)
         return (0, 0) if run is None else (run.durable_revision, run.terminal_revision)
 
-    def resolve(self, text: str) -> str:
-        """The id of the run that a handle, an id, a label or a unique prefix means.
+    def resolve(self, text: str, tenant: str = "") -> str:
+        """The id of the run of a tenant that a handle, an id, a label or a unique prefix means.
 
         Raises:
             UnknownOperation: nothing matches.
             AmbiguousOperation: several match; lists the candidates.
         """
-        return self._handles.resolve(text, self._runs)
+        return self._handles.resolve(text, self._runs, tenant)
 
     def tenant_of(self, run_id: str) -> str | None:
         """Whose run it is; `None`: not known."""

@@ -318,4 +318,12 @@ def test_the_numbers_of_handles_of_names_without_end_take_no_memory_without_end(
     assert [numbers("kept"), numbers("a"), numbers("b"), numbers("kept")] == [5, 1, 1, 6]
     numbers("c")
     assert len(numbers._given) == 3
+    assert numbers.changed == {"old": 0, "a": 0, "b": 1, "kept": 6, "c": 1}
     assert (numbers("kept"), numbers("old")) == (7, 1)
+
+
+def test_numbers_that_are_kept_beyond_the_bound_are_taken_from_the_disk(monkeypatch):
+    monkeypatch.setattr("otelprogress_collector.recording.MAX_NUMBERS", 2)
+    numbers = Numbers({"oldest": 7, "kept": 4, "too": 2})
+    assert numbers.changed == {"oldest": 0}
+    assert numbers("kept") == 5
