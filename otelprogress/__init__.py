@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from otelprogress.exceptions import FeedError as FeedError
     from otelprogress.exceptions import FeedUnavailable as FeedUnavailable
     from otelprogress.exceptions import IllegalTransition as IllegalTransition
+    from otelprogress.exceptions import InputTimeout as InputTimeout
     from otelprogress.exceptions import InvalidRecord as InvalidRecord
     from otelprogress.exceptions import InvalidValue as InvalidValue
     from otelprogress.exceptions import OperationCancelled as OperationCancelled
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from otelprogress.exceptions import UnknownStep as UnknownStep
     from otelprogress.exceptions import UsageError as UsageError
     from otelprogress.exceptions import WaitTimeout as WaitTimeout
+    from otelprogress.exceptions import WorkerCancelled as WorkerCancelled
     from otelprogress.feed.client import AsyncClient as AsyncClient
     from otelprogress.feed.client import Client as Client
     from otelprogress.feed.client import watch as watch
@@ -63,9 +65,9 @@ if TYPE_CHECKING:
 
 _HOMES: Final = {
     "otelprogress.exceptions": (
-        "AmbiguousOperation", "FeedDenied", "FeedError", "FeedUnavailable", "IllegalTransition", "InvalidRecord",
-        "InvalidValue", "OperationCancelled", "ProgressError", "UnknownOperation", "UnknownStep", "UsageError",
-        "WaitTimeout",
+        "AmbiguousOperation", "FeedDenied", "FeedError", "FeedUnavailable", "IllegalTransition", "InputTimeout",
+        "InvalidRecord", "InvalidValue", "OperationCancelled", "ProgressError", "UnknownOperation", "UnknownStep", "UsageError",
+        "WaitTimeout", "WorkerCancelled",
     ),
     "otelprogress.feed.client": ("AsyncClient", "Client", "watch"),
     "otelprogress.feed.server": ("WebSocketServer",),

@@ -29,11 +29,15 @@ if TYPE_CHECKING:
     from otelprogress.operation import Operation
     from otelprogress.otel.emitter import ProgressEmitter
     from otelprogress.otel.provider import ProviderBinding
+    from otelprogress.remote_gate import RemoteGate
     from otelprogress.sampler import Sampler
     from otelprogress.step import Step
 
 KEY: Final = otel_context.create_key("otelprogress-step")
 """In an OpenTelemetry context: the `Step` that counts there. An operation without open steps is its own root step."""
+
+CONTROLLED: Final = otel_context.create_key("otelprogress-controlled")
+"""In an OpenTelemetry context: whether the operation around it, which lives in another process, can be commanded."""
 
 WARN_EVERY_S: Final = 60.0
 MAX_WARNING_CHARS: Final = 1024
@@ -59,6 +63,7 @@ class Instrumentation:
         writer_id: one per process incarnation.
         lease_s: how often at least this writer promises to be heard, seconds.
         live: run id → operation that has not ended.
+        remote_gates: run id → what operations here obey of one that lives in another process.
     """
 
     __slots__ = (
@@ -67,6 +72,7 @@ class Instrumentation:
         "lease_s",
         "live",
         "process_id",
+        "remote_gates",
         "sampler",
         "service",
         "strict",
@@ -96,6 +102,7 @@ class Instrumentation:
         self.writer_id = new_writer_id() if writer_id is None else writer_id
         self.process_id = os.getpid()
         self.live: dict[str, Operation] = {}
+        self.remote_gates: dict[str, RemoteGate] = {}
 
 
 def new_writer_id() -> str:

@@ -1,11 +1,16 @@
-"""What may be asked of a live operation from outside its code: cancel, pause, resume. The middle of `run.Operation`."""
+"""What may be asked of a live operation from outside its code: cancel, pause, resume, own signals.
+
+The middle of `run.Operation`, between what it says (`voice`) and what it asks back (`asking`).
+"""
 
 # ruff: noqa: TC004 - `load` fetches these names when the first operation begins
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from otelprogress import active
 from otelprogress.exceptions import UsageError
@@ -18,6 +23,23 @@ if TYPE_CHECKING:
     from otelprogress.active import Instrumentation
     from otelprogress.model.events import State
     from otelprogress.step import Step
+
+ASKING: Final = "input"
+GATED: Final = frozenset({"cancel", "pause", "resume"})
+"""Actions that are no signals of the user's own. `input` has no gate: it is answered where it waits."""
+
+Handler = Callable[[], object]
+
+
+class Order(NamedTuple):
+    """One command on its way to its effect."""
+
+    command_id: str = ""
+    """Empty: the program's own call, not a command."""
+    actor: str = ""
+    reason: str = ""
+    until_s: float = math.inf
+    """By `time.monotonic`: after it it may not take effect any more."""
 
 
 def load() -> None:
@@ -36,7 +58,16 @@ class Commanded(Voice):
         above: the gate of the operation around it; `None`: nobody can command that.
     """
 
-    __slots__ = ("_cancel_said", "_gate", "controls", "gate")
+    __slots__ = (
+        "_cancel_said",
+        "_gate",
+        "_handlers",
+        "_on_command",
+        "_orders",
+        "_signals",
+        "controls",
+        "gate",
+    )
 
     def __init__(
         self,
@@ -51,10 +82,16 @@ class Commanded(Voice):
         self.controls = controls
         """What it accepts: `cancel`, `pause`, `input` or own signal names; nothing by default."""
         self._cancel_said = False
-        declared = "cancel" in controls or "pause" in controls
-        self._gate = Gate(self._command_applied, above) if declared else None
+        self._gate = Gate(self._command_applied, above) if set(controls) - {ASKING} else None
         self.gate: Gate | None = self._gate or above
         """What loops and checkpoints obey: its own, else the nearest ancestor's; `None`: nobody can command it."""
+        self._orders: dict[str, list[Order]] = {}
+        """By action: what has not taken effect yet."""
+        self._signals: list[str] = []
+        self._handlers: dict[str, Handler] = {}
+        self._on_command: Callable[[str], object] | None = None
+
+    # --- what its code calls ----------------------------------------------------------------------------------
 
     @property
     def cancel_requested(self) -> bool:
@@ -67,7 +104,7 @@ class Commanded(Voice):
         return False
 
     def checkpoint(self) -> None:
-        """Stand still while paused; on a running event loop's thread a pause is not honoured, a cancel is.
+        """Handle signals, stand still while paused; on a running event loop's thread a pause is not honoured.
 
         Raises:
             OperationCancelled: it was cancelled.
@@ -76,7 +113,7 @@ class Commanded(Voice):
             self.gate.check()
 
     async def acheckpoint(self) -> None:
-        """Stand still while paused, letting the event loop go on.
+        """Handle signals, stand still while paused, letting the event loop go on.
 
         Raises:
             OperationCancelled: it was cancelled.
@@ -84,69 +121,177 @@ class Commanded(Voice):
         if self.gate is not None:
             await self.gate.acheck()
 
+    def on_signal(self, name: str, handler: Handler) -> None:
+        """Let `handler` be called for each command `name` that it accepts (`controls=[name]`).
+
+        It runs in this operation's code, at its next item or checkpoint, one at a time; what it raises goes no
+        further: the command is then refused. A second handler of a name replaces the first.
+
+        Args:
+            name: one of `controls`, other than `cancel`, `pause` and `input`.
+            handler: called without arguments.
+        """
+        if name in GATED or name == ASKING or name not in self.controls:
+            active.misuse(
+                f"operation {self.name!r} does not declare a signal {name!r}: add controls=[{name!r}]",
+                UsageError,
+            )
+            return
+        self._handlers[name] = handler
+
+    # --- what others call, from any thread ------------------------------------------------------------------------
+
     def cancel(self, reason: str = "") -> bool:
         """Let its next item or checkpoint raise `OperationCancelled`. Any thread.
 
         Returns:
             Whether it will be obeyed: it declared `cancel` and has not ended.
         """
-        gate = self._commanded("cancel")
-        if gate is not None:
-            gate.cancel(reason)
-        return gate is not None
+        return self._commanded("cancel") and self.obey("cancel", Order(reason=reason)) == "accepted"
 
     def pause(self) -> bool:
         """Let its next item or checkpoint stand still until `resume()`. Returns whether it declared `pause` and lives."""
-        gate = self._commanded("pause")
-        if gate is not None:
-            gate.pause()
-        return gate is not None
+        return self._commanded("pause") and self.obey("pause", Order()) == "accepted"
 
     def resume(self) -> bool:
         """Let it go on. Returns whether it declared `pause` and lives."""
-        gate = self._commanded("pause")
-        if gate is not None:
-            gate.resume()
-        return gate is not None
+        return self._commanded("pause") and self.obey("resume", Order()) == "accepted"
 
-    def obey_at_once(self, apply: Callable[[str], None]) -> None:
-        """Let commands take effect where they are given, by `apply(action)`; see `Gate.obey_at_once`.
-
-        For work that has no items and no checkpoints of its own, as a program that was started.
-        """
-        if self._gate is not None:
-            self._gate.obey_at_once(apply)
-
-    def _commanded(self, action: str) -> Gate | None:
+    def _commanded(self, action: str) -> bool:
         if self.ended:
-            return None
-        if self._gate is None or action not in self.controls:
+            return False
+        if action not in self.controls:
             active.misuse(
                 f"operation {self.name!r} does not accept {action!r}: add controls=[{action!r}]", UsageError
             )
-            return None
-        return self._gate
+            return False
+        return True
+
+    def obey(self, action: str, order: Order) -> str:
+        """Take a command; that it took effect is said later, by `control.applied`. Any thread.
+
+        Args:
+            action: `cancel`, `pause`, `resume`, or a signal of its own.
+            order: who commands, and until when it counts.
+
+        Returns:
+            `accepted`, `ended`, or `unsupported`: it does not declare that.
+        """
+        if self.ended:
+            return "ended"
+        gate = self._gate
+        wanted = "pause" if action == "resume" else action
+        if gate is None or wanted not in self.controls or action == ASKING:
+            return "unsupported"
+        with self._event_lock:
+            paused = self._state is State.PAUSED
+            in_effect = (self._cancel_said if action == "cancel" else paused) if action in GATED else False
+            at_once = in_effect if action != "resume" else not paused
+            withdrawn = self._orders.pop("pause", []) if action == "resume" and not paused else []
+            if not at_once:
+                self._orders.setdefault(action, []).append(order)
+                if action not in GATED:
+                    self._signals.append(action)
+        self._refuse(withdrawn, "pause", "superseded by a resume")
+        if at_once and order.command_id:
+            self._said(action, order)
+        if action == "cancel":
+            gate.cancel(order.reason, order.until_s)
+        elif action == "pause":
+            gate.pause(order.until_s)
+        elif action == "resume":
+            gate.resume()
+        else:
+            gate.signal()
+        if self._on_command is not None:
+            self._on_command(action)
+        return "accepted"
+
+    # --- where the code comes by ----------------------------------------------------------------------------------
 
     @active.contained
     def _command_applied(self, action: str) -> None:
         """A command took effect in the instrumented code; called by the gate there."""
-        if self.ended:
+        if action == "signal":
+            self._handle_signals()
             return
+        name, _, expired = action.partition("_")
         with self._event_lock:
-            if action == "cancel":
-                if self._cancel_said:
-                    return
-                self._cancel_said = True
-            else:
-                state = State.PAUSED if action == "pause" else None
-                if state is self._state:
-                    return
-                self._state = state
+            if self.ended:
+                return
+            orders = self._orders.pop(name, [])
+            if not expired:
+                if name == "cancel":
+                    again, self._cancel_said = self._cancel_said, True
+                else:
+                    state = State.PAUSED if name == "pause" else None
+                    again, self._state = state is self._state, state
+        if expired:
+            self._refuse(orders, name, "expired")
+            return
+        if again and not orders:
+            return
         self._ensure_begun()
-        gate = self._gate
-        reason = gate.reason if gate is not None and action == "cancel" else ""
-        self._say(semconv.CONTROL_APPLIED, control_action=action, control_reason=reason or None)
-        if action != "cancel":
+        for order in orders or [Order()]:
+            self._said(name, order)
+        if name != "cancel" and not again:
             self._say(
-                semconv.OPERATION_STATE_CHANGED, state=State.PAUSED if action == "pause" else State.RUNNING
+                semconv.OPERATION_STATE_CHANGED, state=State.PAUSED if name == "pause" else State.RUNNING
             )
+
+    def _handle_signals(self) -> None:
+        while True:
+            with self._event_lock:
+                if not self._signals:
+                    return
+                name = self._signals.pop(0)
+                orders = self._orders.get(name, [])
+                order = orders.pop(0) if orders else Order()
+            if _is_over(order):
+                self._refuse([order], name, "expired")
+                continue
+            handler = self._handlers.get(name)
+            if handler is None:
+                self._refuse([order], name, "no handler: its code has not called on_signal()")
+                continue
+            try:
+                handler()
+            except Exception as error:
+                active.count_misuse(f"the handler of signal {name!r} raised {type(error).__name__}: {error}")
+                self._refuse([order], name, f"its handler raised {type(error).__name__}")
+            else:
+                self._said(name, order)
+
+    def _refuse_orders(self, refusal: str) -> None:
+        """It ends: nothing takes effect any more."""
+        with self._event_lock:
+            left, self._orders = self._orders, {}
+            self._signals.clear()
+        for action, orders in left.items():
+            self._refuse(orders, action, refusal)
+
+    def _refuse(self, orders: list[Order], action: str, refusal: str) -> None:
+        for order in orders:
+            if order.command_id:
+                self._said(action, order, refusal=refusal)
+
+    def _said(self, action: str, order: Order, refusal: str | None = None) -> None:
+        """What became of a command, for its audit: on the span, in the log."""
+        fields: dict[str, Any] = {} if refusal is None else {"control_refusal": refusal}
+        gate = self._gate
+        reason = order.reason or (
+            gate.reason if gate is not None and action == "cancel" and not refusal else ""
+        )
+        self._ensure_begun()
+        self._say(
+            semconv.CONTROL_APPLIED if refusal is None else semconv.CONTROL_REFUSED,
+            control_id=order.command_id or None,
+            control_action=action,
+            control_actor=order.actor or None,
+            control_reason=reason or None,
+            **fields,
+        )
+
+
+def _is_over(order: Order) -> bool:
+    return time.monotonic() >= order.until_s

@@ -29,6 +29,7 @@ from otelprogress.config import Settings
 from otelprogress.exceptions import InvalidValue
 
 if TYPE_CHECKING:
+    from otelprogress.control import Control
     from otelprogress.feed.history import History
     from otelprogress.feed.host import Host
     from otelprogress.feed.link import LinkClient
@@ -151,6 +152,7 @@ class Runtime:
         )
         self.sampler.bind(self.instrumentation)
         self.sampler.add_chore(Alive(self.instrumentation))
+        self._control: Control | None = None
 
     def _make_sender(self, version: str, writer_id: str) -> Sender | None:
         from otelprogress.otel.target import otlp_target
@@ -298,6 +300,15 @@ class Runtime:
         due = self.host.next_deadline_unix_ns()
         return due is not None and due - time.time_ns() < _SOON_NS
 
+    @property
+    def control(self) -> Control:
+        """Brings commands to the operations of this process, whichever way they come."""
+        if self._control is None:
+            from otelprogress.control import Control
+
+            self._control = Control(self.instrumentation)
+        return self._control
+
     def _start_metrics(self) -> None:
         from otelprogress.otel.metrics import ProgressMetrics
 
@@ -308,6 +319,7 @@ class Runtime:
 
     def _start_feed(self) -> None:
         from otelprogress.feed import runtime_file
+        from otelprogress.feed.commanding import Commanding
         from otelprogress.feed.discovery import token_from_file
         from otelprogress.feed.runtime_folder import ensure_private_folder, runtime_folder
         from otelprogress.feed.server import WebSocketServer
@@ -322,12 +334,16 @@ class Runtime:
             ensure_private_folder(runtime_folder())
         except OSError as error:  # a read-only disk is no reason not to run
             unwritable = error
+        links = WorkerLinks(self.host, token=token)
         server = WebSocketServer(
             self.host,
             token=token,
             bind=settings.bind,
             port=settings.port,
-            worker_handler=WorkerLinks(self.host, token=token),
+            worker_handler=links,
+            commanding=Commanding(
+                self.host, writer_id=self.instrumentation.writer_id, obey=self.control.take, links=links
+            ),
             server_info=self.facts,
         )
         server.start()
@@ -349,7 +365,13 @@ class Runtime:
         from otelprogress.feed.link_route import ParentRoute
 
         ins = self.instrumentation
-        self.link = LinkClient(self.host, ParentRoute(path), writer_id=ins.writer_id, service=ins.service)
+        self.link = LinkClient(
+            self.host,
+            ParentRoute(path),
+            writer_id=ins.writer_id,
+            service=ins.service,
+            on_command=self.control.take,
+        )
         self.link.attach()
 
     def _start_presence(self, collector: str) -> None:
@@ -365,6 +387,7 @@ class Runtime:
             service=ins.service,
             alive_every_s=self.settings.lease_s / ALIVE_SHARE,
             on_interest=None if self.sender is None else self.sender.take_interest,
+            on_command=self.control.take,
         )
         self.presence.attach()
 

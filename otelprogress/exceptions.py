@@ -112,6 +112,25 @@ class WaitTimeout(ProgressError):
     """What was waited for did not come within the time-out. The operation goes on."""
 
 
+class InputTimeout(ProgressError):
+    """Nobody answered a question in time, or nobody can, and it has no default."""
+
+
+class WorkerCancelled(ProgressError):
+    """An operation was cancelled in another process, and `propagate()` brings that back through its pool.
+
+    An `Exception`, because a pool of `multiprocessing` loses the result, and its worker, to anything else. An operation
+    that it leaves is cancelled, as by `OperationCancelled`.
+
+    Attributes:
+        reason: what the canceller gave; empty when nothing was given.
+    """
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 class OperationCancelled(BaseException):
     """Raised inside instrumented code when its operation was cancelled.
 

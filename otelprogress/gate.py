@@ -1,4 +1,4 @@
-"""Where a command meets the code: cancel and pause, honoured between two items or at a checkpoint.
+"""Where a command meets the code: cancel, pause and own signals, honoured between two items or at a checkpoint.
 
 A loop with controls still runs no Python between its items. Its selectors come in chunks of `repeat(True, n)`; a
 command drains the chunk that is in use from the commanding thread, so that the loop asks for the next one, in Python,
@@ -8,11 +8,14 @@ before its very next item, however large the chunk was.
 from __future__ import annotations
 
 import itertools
+import math
 import operator
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from otelprogress.exceptions import OperationCancelled
@@ -24,7 +27,8 @@ CHUNK_ITEMS: Final = 65_536
 """Items between two looks of an undisturbed loop; draining as many takes 0.3 ms."""
 
 OnChange = Callable[[str], None]
-"""Told what was applied: `cancel`, `pause` (the code stands still) or `resume` (it goes on)."""
+"""Told what was applied: `cancel`, `pause` (the code stands still), `resume` (it goes on) or `signal` (handlers are to
+run now); and that the time of a command was over before the code came by: `cancel_expired`, `pause_expired`."""
 
 
 class Gate:
@@ -36,73 +40,85 @@ class Gate:
     """
 
     __slots__ = (
-        "_apply",
+        "__weakref__",
+        "_cancel_until_s",
         "_condition",
         "_loops",
+        "_obeyed",
         "_on_change",
+        "_pause_until_s",
+        "_standing",
         "_waiters",
+        "_wakers",
         "cancelled",
         "parent",
         "paused",
         "reason",
+        "signalled",
     )
 
     def __init__(self, on_change: OnChange, parent: Gate | None = None) -> None:
         self.parent = parent
         self.cancelled = False
         self.paused = False
+        self.signalled = False
         self.reason = ""
+        self._cancel_until_s = self._pause_until_s = math.inf
+        self._obeyed = False
+        """A cancel was raised: it holds for good."""
+        self._standing = 0
+        """Threads and tasks that stand still here: a pause that was obeyed does not expire."""
+        self._wakers: set[Callable[[], object]] = set()
         self._on_change = on_change
-        self._apply: Callable[[str], None] | None = None
         self._condition = threading.Condition()
         self._loops: weakref.WeakSet[Chunks] = weakref.WeakSet()
         self._waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
 
     # --- the commanding side, any thread ---------------------------------------------------------------------
 
-    def cancel(self, reason: str = "") -> None:
-        """Let the next item or checkpoint raise `OperationCancelled`. Idempotent; the first reason stays."""
+    def cancel(self, reason: str = "", until_s: float = math.inf) -> None:
+        """Let the next item or checkpoint raise `OperationCancelled`. Idempotent; the first reason stays.
+
+        Args:
+            reason: goes into the exception.
+            until_s: by `time.monotonic`: code that comes by later goes on.
+        """
         with self._condition:
             if not self.cancelled:
                 self.reason = reason
-                self.cancelled = True
+                self.cancelled, self._cancel_until_s = True, until_s
+            self._cancel_until_s = max(self._cancel_until_s, until_s)
             self._disturb()
-        self._apply_now("cancel")
 
-    def pause(self) -> None:
-        """Let the next item or checkpoint stand still until `resume()` or `cancel()`."""
+    def pause(self, until_s: float = math.inf) -> None:
+        """Let the next item or checkpoint stand still until `resume()` or `cancel()`.
+
+        Args:
+            until_s: by `time.monotonic`: code that comes by later goes on.
+        """
         with self._condition:
+            self._pause_until_s = max(self._pause_until_s, until_s) if self.paused else until_s
             self.paused = True
             self._disturb()
-        self._apply_now("pause")
+
+    def signal(self) -> None:
+        """Let the next item or checkpoint run what `on_change("signal")` runs; nothing stands still for it."""
+        with self._condition:
+            self.signalled = True
+            self._disturb()
 
     def resume(self) -> None:
         """Let paused code go on; nothing happens where nothing is paused."""
         with self._condition:
             self.paused = False
             self._disturb()
-        self._apply_now("resume")
-
-    def obey_at_once(self, apply: Callable[[str], None]) -> None:
-        """From now on `apply("cancel")`, `"pause"` or `"resume"` does it, in the commanding thread, and it is applied.
-
-        For work that never comes by here. What was commanded before is applied now.
-        """
-        self._apply = apply
-        if self.paused:
-            self._apply_now("pause")
-        if self.cancelled:
-            self._apply_now("cancel")
-
-    def _apply_now(self, action: str) -> None:
-        if self._apply is not None:
-            self._apply(action)
-            self._on_change(action)
 
     def _disturb(self) -> None:
         self._condition.notify_all()
         for chunks in list(self._loops):
             chunks.drain()
+        for wake in tuple(self._wakers):
+            wake()
         waiters, self._waiters = self._waiters, []
         for loop, future in waiters:
             try:
@@ -114,24 +130,46 @@ class Gate:
         """In a forked child: new locks, and a pause is over: nobody is there who could end it."""
         self._condition = threading.Condition()
         self._waiters = []
-        self.paused = False
+        self._wakers = set()
+        self.paused = self.signalled = False
+        self._standing = 0
         for chunks in list(self._loops):
             chunks.reset_after_fork()
 
     # --- the obeying side --------------------------------------------------------------------------------------
 
     def closed_by(self) -> Gate | None:
-        """The gate, of this one and its ancestors, that stands in the way; a cancelled one first. `None`: go on."""
+        """The gate, of this one and its ancestors, that stands in the way. `None`: go on.
+
+        One that was cancelled comes first, then one with signals to handle, then one that is paused.
+        """
         first_paused: Gate | None = None
+        first_signalled: Gate | None = None
         for gate in self._chain():
-            if gate.cancelled:
+            if gate.cancelled and not gate._cancel_expired():
                 return gate
-            if gate.paused and first_paused is None:
+            if gate.signalled and first_signalled is None:
+                first_signalled = gate
+            if gate.paused and first_paused is None and not gate._pause_expired():
                 first_paused = gate
-        return first_paused
+        return first_signalled or first_paused
+
+    def _cancel_expired(self) -> bool:
+        if self._obeyed or time.monotonic() < self._cancel_until_s:
+            return False
+        self.cancelled = False
+        self._on_change("cancel_expired")
+        return True
+
+    def _pause_expired(self) -> bool:
+        if self._standing or time.monotonic() < self._pause_until_s:
+            return False
+        self.paused = False
+        self._on_change("pause_expired")
+        return True
 
     def check(self) -> None:
-        """Honour what was commanded: stand still while paused, raise when cancelled.
+        """Honour what was commanded: handle signals, stand still while paused, raise when cancelled.
 
         On the thread of a running event loop a pause is not honoured (it would stop the whole loop): only
         `acheck()` does that there.
@@ -142,16 +180,16 @@ class Gate:
         while (gate := self.closed_by()) is not None:
             if gate.cancelled:
                 gate._raise_cancelled()
-            if _on_event_loop():
+            if gate.check_signals():
+                continue
+            if on_event_loop():
                 return
-            gate._on_change("pause")
-            while self.closed_by() is gate and not gate.cancelled:
-                with gate._condition:
-                    if gate.paused and not gate.cancelled:
-                        # Bounded where another gate's cancel, which does not ring this bell, has to be seen too.
-                        gate._condition.wait(None if gate is self and self.parent is None else 0.05)
-            if not gate.paused:
-                gate._on_change("resume")
+            with gate._stood():
+                while self.closed_by() is gate and gate._holds():
+                    with gate._condition:
+                        if gate._holds():
+                            # Bounded where another gate's cancel, which does not ring this bell, has to be seen too.
+                            gate._condition.wait(None if gate is self and self.parent is None else 0.05)
 
     async def acheck(self) -> None:
         """`check()` for coroutines: the loop goes on while this one stands still.
@@ -165,19 +203,45 @@ class Gate:
         while (gate := self.closed_by()) is not None:
             if gate.cancelled:
                 gate._raise_cancelled()
-            gate._on_change("pause")
-            while self.closed_by() is gate and not gate.cancelled:
-                future: asyncio.Future[None] = loop.create_future()
-                for each in self._chain():
-                    with each._condition:
-                        each._waiters.append((loop, future))
-                # Asked again now that every change will settle the future.
-                if self.closed_by() is gate and not gate.cancelled:
-                    await future
-            if not gate.paused:
-                gate._on_change("resume")
+            if gate.check_signals():
+                continue
+            with gate._stood():
+                while self.closed_by() is gate and gate._holds():
+                    future: asyncio.Future[None] = loop.create_future()
+                    for each in self._chain():
+                        with each._condition:
+                            each._waiters.append((loop, future))
+                    # Asked again now that every change will settle the future.
+                    if self.closed_by() is gate and gate._holds():
+                        await future
+
+    def _holds(self) -> bool:
+        return self.paused and not self.cancelled and not self.signalled
+
+    def check_signals(self) -> bool:
+        """Run the handlers of signals that came for this gate, if any did; returns whether any did."""
+        with self._condition:
+            signalled, self.signalled = self.signalled, False
+        if signalled:
+            self._on_change("signal")
+        return signalled
+
+    @contextmanager
+    def _stood(self) -> Iterator[None]:
+        """Somebody stands still here, and goes on once the pause is over."""
+        with self._condition:
+            self._standing += 1
+        try:
+            self._on_change("pause")
+            yield
+        finally:
+            with self._condition:
+                self._standing -= 1
+            if not self.paused:
+                self._on_change("resume")
 
     def _raise_cancelled(self) -> NoReturn:
+        self._obeyed = True
         self._on_change("cancel")
         raise OperationCancelled(self.reason)
 
@@ -186,6 +250,18 @@ class Gate:
         while gate is not None:
             yield gate
             gate = gate.parent
+
+    def add_waker(self, wake: Callable[[], object]) -> None:
+        """Call `wake`, on the commanding thread, whenever this gate or an ancestor's has something to say."""
+        for gate in self._chain():
+            with gate._condition:
+                gate._wakers.add(wake)
+
+    def remove_waker(self, wake: Callable[[], object]) -> None:
+        """End `add_waker`."""
+        for gate in self._chain():
+            with gate._condition:
+                gate._wakers.discard(wake)
 
     def watch(self, chunks: Chunks) -> None:
         """Drain `chunks` whenever this gate or an ancestor's has something to say."""
@@ -199,7 +275,7 @@ def _settle(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-def _on_event_loop() -> bool:
+def on_event_loop() -> bool:
     """Whether this thread runs an event loop just now. asyncio is asked only where somebody has loaded it."""
     asyncio: Any = sys.modules.get("asyncio")
     if asyncio is None:

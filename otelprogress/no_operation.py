@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from otelprogress.asking import NO_DEFAULT
 from otelprogress.plan import Plan
 from otelprogress.run import Operation
 from otelprogress.step import ROOT_INDEX, Step
 
 if TYPE_CHECKING:
+    from otelprogress.commands import Handler
     from otelprogress.model.events import State
 
 
@@ -19,7 +22,7 @@ class NoOperation(Operation):
     __slots__ = ()
 
     def __init__(self) -> None:
-        super().__init__(None, Plan(name=""), "", None)
+        super().__init__(None, Plan(name=""), "")
         self.ended = True
 
     def note(self, message: str, *, level: str = "info") -> None:
@@ -33,6 +36,31 @@ class NoOperation(Operation):
 
     def show(self, message: str | None) -> None:
         """Nothing."""
+
+    def on_signal(self, name: str, handler: Handler) -> None:
+        """Nothing."""
+
+    def request_input(
+        self,
+        prompt: str,
+        schema: Mapping[str, Any] | None = None,
+        *,
+        timeout_s: float | None = None,
+        default: Any = NO_DEFAULT,
+    ) -> Any:
+        """The default: nobody is there who could answer. Without one `InputTimeout` is raised at once."""
+        return self._unanswered(prompt, default)
+
+    async def arequest_input(
+        self,
+        prompt: str,
+        schema: Mapping[str, Any] | None = None,
+        *,
+        timeout_s: float | None = None,
+        default: Any = NO_DEFAULT,
+    ) -> Any:
+        """The default, as `request_input()`."""
+        return self._unanswered(prompt, default)
 
     def set_result(self, value: object) -> None:
         """Nothing."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry import trace
 
 from otelprogress import active
-from otelprogress.exceptions import OperationCancelled
+from otelprogress.exceptions import OperationCancelled, WorkerCancelled
 from otelprogress.model import semconv
 from otelprogress.model.events import State
 from otelprogress.model.redaction import allowed_attributes, redact, redacted
@@ -49,7 +49,7 @@ def outcome_of(error: BaseException | None) -> State:
         return State.SUCCEEDED
     if isinstance(error, SystemExit):
         return State.SUCCEEDED if error.code in (None, 0) else State.FAILED
-    if isinstance(error, (OperationCancelled, KeyboardInterrupt, GeneratorExit)):
+    if isinstance(error, (OperationCancelled, WorkerCancelled, KeyboardInterrupt, GeneratorExit)):
         return State.CANCELLED
     asyncio: Any = sys.modules.get("asyncio.exceptions")
     if asyncio is not None and isinstance(error, asyncio.CancelledError):

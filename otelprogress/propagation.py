@@ -20,6 +20,7 @@ from opentelemetry import trace
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from otelprogress import active
+from otelprogress.exceptions import OperationCancelled, WorkerCancelled
 from otelprogress.imports import first_use
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ R = TypeVar("R")
 TRACEPARENT: Final = "TRACEPARENT"
 TRACESTATE: Final = "TRACESTATE"
 LINK: Final = "OTELPROGRESS_LINK"
+CONTROLLED: Final = "OTELPROGRESS_CONTROLLED"
+"""`1`: the operation that a process is started for can be cancelled or paused, and means what is below it too."""
 FLUSH_S: Final = 1.0
 """How long the end of a call in another process may wait until its events have left the process."""
 
@@ -63,9 +66,10 @@ def environment() -> dict[str, str]:
 
     Returns:
         `TRACEPARENT` (and `TRACESTATE`) of the current operation, else of the current span; `OTELPROGRESS_LINK` when
-        this process has a feed or reports to one. Empty where there is neither.
+        this process has a feed or reports to one; `OTELPROGRESS_CONTROLLED` when the operation can be commanded. Empty
+        where there is neither.
     """
-    names = {"traceparent": TRACEPARENT, "tracestate": TRACESTATE, LINK: LINK}
+    names = {"traceparent": TRACEPARENT, "tracestate": TRACESTATE, LINK: LINK, CONTROLLED: CONTROLLED}
     return {names[key]: value for key, value in _carrier().items() if key in names}
 
 
@@ -81,7 +85,13 @@ def inherited_context(environ: Mapping[str, str] = os.environ) -> Context | None
         {"traceparent": environ[TRACEPARENT], "tracestate": environ.get(TRACESTATE, "")},
         otel_context.Context(),
     )
-    return context if trace.get_current_span(context).get_span_context().is_valid else None
+    if not trace.get_current_span(context).get_span_context().is_valid:
+        return None
+    return _told_of_controls(context, environ)
+
+
+def _told_of_controls(context: Context, carrier: Mapping[str, str]) -> Context:
+    return otel_context.set_value(active.CONTROLLED, True, context) if carrier.get(CONTROLLED) else context
 
 
 def _carrier() -> dict[str, str]:
@@ -92,6 +102,8 @@ def _carrier() -> dict[str, str]:
         context = trace.set_span_in_context(step.operation.span, context)
     carrier: dict[str, str] = {}
     _W3C.inject(carrier, context)
+    if step is not None and step.operation.gate is not None:
+        carrier[CONTROLLED] = "1"
     link = os.environ.get(LINK)
     if link and active.current is not None:
         carrier[LINK] = link
@@ -109,21 +121,31 @@ class Propagated(Generic[P, R]):
         self._pid = os.getpid()
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call it with the operation current that was current when it was wrapped."""
-        with self._inside():
-            return self._fn(*args, **kwargs)
+        """Call it with the operation current that was current when it was wrapped.
+
+        Raises:
+            WorkerCancelled: in another process, where an operation in there was cancelled: pools let nothing else through.
+        """
+        with self._inside() as here:
+            try:
+                return self._fn(*args, **kwargs)
+            except OperationCancelled as cancelled:
+                if here:
+                    raise
+                raise WorkerCancelled(cancelled.reason) from None
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         """Pickle the function and the carrier; a context belongs to its process."""
         return _unpickled, (type(self), self._fn, self._carrier)
 
     @contextmanager
-    def _inside(self) -> Iterator[None]:
+    def _inside(self) -> Iterator[bool]:
+        """Be in the context that it belongs to; gives whether that is the one it was wrapped in."""
         here = self._context is not None and self._pid == os.getpid()
         context = self._context if here else self._arrive()
         token = None if context is None else otel_context.attach(context)
         try:
-            yield
+            yield here
         finally:
             if token is not None:
                 otel_context.detach(token)
@@ -141,7 +163,8 @@ class Propagated(Generic[P, R]):
                 importlib.import_module("otelprogress.runtime").join_link(link)
             # On top of what is current here: baggage and the like of this process stay. A fork may have left an
             # operation of the parent's in it, which need not be the one that the call belongs to.
-            return _W3C.extract(self._carrier, otel_context.set_value(active.KEY, None))
+            arrived = _W3C.extract(self._carrier, otel_context.set_value(active.KEY, None))
+            return _told_of_controls(arrived, self._carrier)
         except Exception as error:
             active.count_misuse(f"a call could not join its parent's feed: {type(error).__name__}: {error}")
             return None
@@ -152,8 +175,13 @@ class _PropagatedCoroutine(Propagated[P, R]):
 
     async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:  # type: ignore[override]  # a coroutine is R
         """Await it with the operation current that was current when it was wrapped."""
-        with self._inside():
-            return await cast("Any", self._fn(*args, **kwargs))
+        with self._inside() as here:
+            try:
+                return await cast("Any", self._fn(*args, **kwargs))
+            except OperationCancelled as cancelled:
+                if here:
+                    raise
+                raise WorkerCancelled(cancelled.reason) from None
 
 
 def _unpickled(

@@ -1,6 +1,6 @@
 """One live operation: when it begins and ends, and its steps. `operation()` and `track()` make these.
 
-What it says stands in `voice`, what it obeys in `commands`, its counts in `counting`.
+What it says stands in `voice`, what it obeys in `commands`, what it asks in `asking`, its counts in `counting`.
 """
 
 # ruff: noqa: TC004 - `_load` fetches these names when the first operation begins
@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 
-from otelprogress import active, commands, voice
-from otelprogress.commands import Commanded
+from otelprogress import active, asking, commands, voice
+from otelprogress.asking import Asking
 from otelprogress.counting import Counting
-from otelprogress.exceptions import OperationCancelled
+from otelprogress.exceptions import OperationCancelled, WorkerCancelled
 from otelprogress.imports import fetch, first_use, late
 from otelprogress.model import semconv
 from otelprogress.plan import Plan
+from otelprogress.remote_gate import RemoteGate
 from otelprogress.step import ROOT_INDEX, Step, in_ucum
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
     from otelprogress.active import Instrumentation
+    from otelprogress.gate import Gate
     from otelprogress.model.events import Event, State, StepState, run_id
     from otelprogress.otel.emitter import SpanLedger
     from otelprogress.otel.span_processor import Claim, claim_next_span
@@ -50,6 +52,8 @@ if TYPE_CHECKING:
 __all__ = ["MAX_STEPS", "Operation", "Plan", "begin", "context_of"]
 
 MAX_STEPS: Final = 10_000
+MAX_REMOTE_GATES: Final = 256
+"""Operations of other processes that are remembered beyond the last one below them here."""
 _FETCHED: Final = {
     "otelprogress.model.events": ("State", "StepState", "run_id"),
     "otelprogress.otel.emitter": ("SpanLedger",),
@@ -76,10 +80,11 @@ def _load() -> None:
     fetch(globals(), _FETCHED)
     voice.load()
     commands.load()
+    asking.load()
     _loaded = True
 
 
-class Operation(Commanded, Counting):
+class Operation(Asking, Counting):
     """One execution of an operation, from its begin to its end. Every method may be called from any thread.
 
     Attributes:
@@ -109,15 +114,11 @@ class Operation(Commanded, Counting):
         "title",
     )
 
-    def __init__(self, ins: Instrumentation | None, plan: Plan, title: str, parent: Operation | None) -> None:
+    def __init__(
+        self, ins: Instrumentation | None, plan: Plan, title: str, above: Gate | None = None
+    ) -> None:
         root = Step(self, "", ROOT_INDEX)
-        super().__init__(
-            ins,
-            plan.name,
-            root,
-            controls=plan.controls,
-            above=None if parent is None else parent.gate,
-        )
+        super().__init__(ins, plan.name, root, controls=plan.controls, above=above)
         self._plan = plan
         self.title = title
         self.label = plan.label
@@ -249,7 +250,7 @@ class Operation(Commanded, Counting):
             assert error is not None
             self._end(outcome, message=message, **error_fields(error))
         elif outcome is State.CANCELLED:
-            reason = error.reason if isinstance(error, OperationCancelled) else ""
+            reason = error.reason if isinstance(error, (OperationCancelled, WorkerCancelled)) else ""
             self._end(outcome, message=message or reason or None)
         else:
             self._end(outcome, message=message, result=self._result)
@@ -295,6 +296,7 @@ class Operation(Commanded, Counting):
                 self._claim.release()
             for poll in list(self._polls):
                 poll.finish(ask=ins.sampler is None)
+            self._refuse_orders("ended")
         finally:
             with self._event_lock:
                 self.ended = True
@@ -476,7 +478,10 @@ def _begun(
     if parent is not None:
         parent._ensure_begun()
     plan = clean_plan(plan)
-    operation = Operation(ins, plan, clean_title(str(title)) if title else plan.name, parent)
+    above = _remote_gate(ins, context) if parent is None else parent.gate
+    operation = Operation(ins, plan, clean_title(str(title)) if title else plan.name, above)
+    if isinstance(above, RemoteGate):
+        above.add(operation)
     operation._parent_context = context
     if await_span:
         ins.binding.poll()
@@ -485,6 +490,26 @@ def _begun(
     else:
         operation._begin(span)
     return operation
+
+
+def _remote_gate(ins: Instrumentation, context: Context) -> RemoteGate | None:
+    """What stands for the operation around `context` where that lives in another process and can be commanded."""
+    inherited = active.inherited_step_of(context)
+    if inherited is None:
+        if not context.get(active.CONTROLLED):
+            return None
+        span = trace.get_current_span(context).get_span_context()
+        parent_id = run_id(span.trace_id, span.span_id)
+    elif inherited.operation.gate is None:
+        return None
+    else:
+        parent_id = inherited.operation.run_id
+    gates = ins.remote_gates
+    if len(gates) >= MAX_REMOTE_GATES:
+        for known_id in [each for each, gate in list(gates.items()) if not gate.in_use]:
+            gates.pop(known_id, None)
+    # One call: two threads that begin the first two operations below it at once share one.
+    return gates.setdefault(parent_id, RemoteGate())
 
 
 def _or_started_in(context: Context, started_in: Context) -> Context:

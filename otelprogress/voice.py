@@ -38,6 +38,7 @@ class Voice:
     """One run as its events show it: who it is, what counts now, and the ways out for what it says."""
 
     __slots__ = (
+        "__weakref__",
         "_event_lock",
         "_ins",
         "_ledger",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -20,11 +21,16 @@ def eventually(predicate: Callable[[], T], timeout_s: float = 15.0, *, every_s: 
     return answer
 
 
-async def aeventually(predicate: Callable[[], T], timeout_s: float = 15.0, *, every_s: float = 0.01) -> T:
-    """`eventually` for coroutines: the loop runs between two looks."""
+async def aeventually(
+    predicate: Callable[[], T | Awaitable[T]], timeout_s: float = 15.0, *, every_s: float = 0.01
+) -> T:
+    """`eventually` for coroutines: the loop runs between two looks, and the predicate may be a coroutine function."""
     deadline = time.monotonic() + timeout_s
-    while not (answer := predicate()):
+    while True:
+        asked = predicate()
+        answer = await asked if inspect.isawaitable(asked) else asked
+        if answer:
+            return answer
         if time.monotonic() > deadline:
             raise AssertionError(f"still {answer!r} after {timeout_s} s: {predicate}")
         await asyncio.sleep(every_s)
-    return answer

@@ -45,6 +45,7 @@ from otelprogress_collector.auth.tls import (
     server_context,
 )
 from otelprogress_collector.auth.tokens import ensure_own_token
+from otelprogress_collector.commanding import Commanding
 from otelprogress_collector.exporters.backend import BackendConfig, parse_backends
 from otelprogress_collector.exporters.forwarder import Forwarder
 from otelprogress_collector.host import CollectorHost
@@ -160,6 +161,9 @@ class Collector:
             interests=self._interests,
             silent_lease_s=config.silent_lease_s,
         )
+        links = self.monitor.links
+        self.commanding = Commanding(self.host, links)
+        links.on_connected, links.on_status = self.commanding.connected, self.commanding.received
         self.maintenance = Maintenance(
             self.store,
             self.host,
@@ -178,6 +182,7 @@ class Collector:
             collect=self._collect,
             limits=ServerLimits(max_feed_clients=config.max_connections, max_unauthenticated=1_024),
             server_info={"version": __version__, "kind": "collector"},
+            commanding=self.commanding,
         )
         limits = Limits(
             max_request_bytes=config.max_request_bytes, max_inflated_bytes=config.max_request_bytes
@@ -382,6 +387,7 @@ class Collector:
         if self.config.grpc:
             leaving.append(self._grpc.stop(1.0))
         await asyncio.gather(*leaving)
+        self.commanding.close()
         await self.monitor.close()
         # Requests that are cut now are no news.
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)

@@ -8,17 +8,18 @@ import random
 import threading
 from collections.abc import Coroutine, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from otelprogress.exceptions import UsageError
 
 if TYPE_CHECKING:
     from otelprogress.feed.client import AsyncClient
+    from otelprogress.feed.command_client import Commanded, CommandOptions
     from otelprogress.feed.discovery import FeedTarget
     from otelprogress.feed.news import News, Until
     from otelprogress.feed.watch import Watch
     from otelprogress.model.events import FeedEvent, OperationView
-    from otelprogress.protocol.messages import Level
+    from otelprogress.protocol.messages import CommandStatus, Level
 
 T = TypeVar("T")
 
@@ -242,3 +243,27 @@ class Client:
     ) -> News:
         """Wait until something happens to one operation; see `AsyncClient.wait`."""
         return self._thread.call(self._client.wait(operation, until, timeout_s, cursor=cursor))
+
+    def command(
+        self,
+        operation: str,
+        action: str,
+        *,
+        timeout_s: float = 10.0,
+        **options: Unpack[CommandOptions],
+    ) -> CommandStatus:
+        """Ask an operation for something that it declared; see `AsyncClient.command`."""
+        return self._thread.call(self._client.command(operation, action, timeout_s=timeout_s, **options))
+
+    def command_and_wait(
+        self,
+        operation: str,
+        action: str,
+        *,
+        timeout_s: float = 30.0,
+        **options: Unpack[CommandOptions],
+    ) -> Commanded:
+        """`command()`, and wait for its effect; see `AsyncClient.command_and_wait`."""
+        return self._thread.call(
+            self._client.command_and_wait(operation, action, timeout_s=timeout_s, **options)
+        )

@@ -12,7 +12,7 @@ import random
 import weakref
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Final, Literal, Self
+from typing import Final, Literal, Self, Unpack
 
 import msgspec
 
@@ -24,15 +24,22 @@ from otelprogress.exceptions import (
     UnknownOperation,
 )
 from otelprogress.feed.blocking_client import Client
+from otelprogress.feed.command_client import (
+    Commanded,
+    CommandOptions,
+    command_for,
+    is_accepted,
+    send_command,
+)
 from otelprogress.feed.discovery import FeedTarget, all_feeds, target_at
 from otelprogress.feed.merging import TRUE_OUTCOMES, first_hand
 from otelprogress.feed.news import UNTIL, News, Until, news_reason, standing_reason
 from otelprogress.feed.watch import Watch
 from otelprogress.feed.watching import WatchOptions, snapshot
 from otelprogress.model.events import OperationView, State
-from otelprogress.protocol.messages import Filter, Level
+from otelprogress.protocol.messages import Command, CommandAnswer, CommandStatus, Filter, Level
 
-__all__ = ["AsyncClient", "Client", "News", "Until", "Watch", "watch"]
+__all__ = ["AsyncClient", "Client", "Commanded", "News", "Until", "Watch", "watch"]
 
 _Views = list[OperationView]
 _Targets = list[FeedTarget]
@@ -46,6 +53,8 @@ _LATELY: Final = Filter(roots=False)
 _LIST_TIMEOUT_S: Final = 5.0
 _FIND_AT_LEAST_S: Final = 1.0
 """What a wait gives feeds to say what they know, however short it is."""
+_TRY_ELSEWHERE: Final[frozenset[CommandAnswer]] = frozenset({"no_worker", "not_found"})
+"""Another feed may reach the process: the collector's may have no link to it, or not know the operation yet."""
 _LEVELS: Final = ("ticks", "milestones", "terminal")
 
 
@@ -277,6 +286,100 @@ class AsyncClient:
         except TimeoutError:
             return News(reason="timeout", operation=view, cursor=watching.cursor)
         raise FeedUnavailable(f"the feed of {view.handle} went away, and its end is not known")
+
+    async def command(
+        self,
+        operation: str,
+        action: str,
+        *,
+        timeout_s: float = 10.0,
+        **options: Unpack[CommandOptions],
+    ) -> CommandStatus:
+        """Ask an operation for something that it declared; returns the answer of its host.
+
+        Args:
+            operation: handle, id, label or unique prefix.
+            action: `cancel`, `pause`, `resume`, `input`, or a signal of its own.
+            timeout_s: for the answer. Connections that are lost are made again meanwhile.
+            **options: see `command_client.CommandOptions`.
+
+        Returns:
+            `accepted` (which never means applied), `duplicate`, or why not.
+
+        Raises:
+            UnknownOperation, AmbiguousOperation: as `get`.
+            FeedUnavailable: no answer; whether it was taken is not known.
+            FeedDenied: the feed does not let us in.
+        """
+        target, view = await self._find(operation, self._open_timeout_s)
+        followed = await self._followed(target)
+        command = command_for(view.id, action, options)
+        return await self._send(followed if isinstance(followed, list) else [followed], command, timeout_s)
+
+    async def command_and_wait(
+        self,
+        operation: str,
+        action: str,
+        *,
+        timeout_s: float = 30.0,
+        **options: Unpack[CommandOptions],
+    ) -> Commanded:
+        """`command()`, and then wait until it was applied or refused, or the operation has ended.
+
+        Args:
+            operation: as `command()`.
+            action: as `command()`.
+            timeout_s: for all of it; then `Commanded.event` is `None`.
+            **options: as `command()`.
+
+        Raises:
+            UnknownOperation, AmbiguousOperation, FeedUnavailable, FeedDenied: as `command()`.
+        """
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + timeout_s
+        target, view = await self._find(operation, min(self._open_timeout_s, timeout_s))
+        followed = await self._followed(target)
+        command = command_for(view.id, action, options)
+        targets = followed if isinstance(followed, list) else [followed]
+        wanted = Filter(subtree=view.id, roots=False, ended_within_s=1e9)
+        status: CommandStatus | None = None
+        async with self._watch(followed, wanted) as watching:
+            try:
+                async with asyncio.timeout_at(until_s):
+                    async for event in watching:
+                        if event.operation.id == view.id:
+                            view = event.operation
+                        if status is None:
+                            # Not before the watch stands: the effect may come at once, and a snapshot does not tell it.
+                            status = await self._send(targets, command, max(0.1, until_s - loop.time()))
+                            if not is_accepted(status):
+                                return Commanded(status=status, operation=view)
+                        if event.control_id == command.command_id:
+                            return Commanded(status=status, operation=view, event=event)
+            except TimeoutError:
+                pass
+        if status is None:
+            raise FeedUnavailable(f"the feed of {view.handle} went away before it was commanded")
+        return Commanded(status=status, operation=view)
+
+    async def _send(self, targets: Sequence[FeedTarget], command: Command, timeout_s: float) -> CommandStatus:
+        """To the first of these feeds that reaches the operation's process."""
+        status: CommandStatus | None = None
+        unavailable: FeedUnavailable | None = None
+        for target in targets:
+            try:
+                status = await send_command(
+                    target, command, timeout_s=timeout_s / len(targets), rng=self._rng
+                )
+            except FeedUnavailable as failed:
+                unavailable = failed
+                continue
+            if status.status not in _TRY_ELSEWHERE:
+                return status
+        if status is None:
+            assert unavailable is not None
+            raise unavailable
+        return status
 
     async def _targets(self) -> _Targets:
         return [self._target] if self._target is not None else await asyncio.to_thread(all_feeds)

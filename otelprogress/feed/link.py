@@ -30,13 +30,14 @@ from otelprogress.model import semconv
 from otelprogress.protocol.backoff import Backoff
 from otelprogress.protocol.close_codes import CloseCode, retryable
 from otelprogress.protocol.link_session import LinkSender
-from otelprogress.protocol.messages import SUBPROTOCOL
+from otelprogress.protocol.messages import SUBPROTOCOL, CommandStatus
 
 if TYPE_CHECKING:
     from otelprogress.feed.host import Host
     from otelprogress.feed.link_route import LinkRoute
     from otelprogress.model.events import Event
     from otelprogress.model.tree import Applied
+    from otelprogress.protocol.messages import LinkCommand
 
 _LOG: Final = logging.getLogger("otelprogress.feed")
 
@@ -77,6 +78,7 @@ class LinkClient:
         max_pending: durable events kept until acknowledged; more are dropped and counted.
         backoff_s: least and greatest pause between two attempts to connect; `None`: the route's.
         alive_every_s: a sign of life is sent this often; `None`: none is.
+        on_command: obeys a command, on the link's thread; must not wait. `None`: every command is answered `unsupported`.
         on_interest: told, on the link's thread, how often ticks are wanted, by run id or `*`, whenever that changes.
     """
 
@@ -91,6 +93,7 @@ class LinkClient:
         backoff_s: tuple[float, float] | None = None,
         alive_every_s: float | None = None,
         on_interest: Callable[[Mapping[str, float]], object] | None = None,
+        on_command: Callable[[LinkCommand], CommandStatus] | None = None,
     ) -> None:
         self.stats = LinkStats()
         self.writer_id = writer_id
@@ -104,6 +107,7 @@ class LinkClient:
         self._alive_every_s = alive_every_s
         self._alive_at_s = 0.0
         self._on_interest = on_interest
+        self._on_command = on_command
         self._interest: Mapping[str, float] = self._session.interest
         self._pid = os.getpid()
         self._wire: LinkWire | None = None
@@ -389,6 +393,7 @@ class LinkClient:
             self._end_reason = str(broken)
             wire.close()
         self._tell_interest()
+        self._obey()
         if not wire.closed and not self._session.welcomed and now_s - self._opened_at_s > _HANDSHAKE_S:
             self._end_reason = "it does not answer"
             wire.close()
@@ -398,6 +403,15 @@ class LinkClient:
             self._healthy = True
             self._end_reason = self.stats.last_failure = self._warned_of = ""
             self._backoff.connected(now_s)
+
+    def _obey(self) -> None:
+        """Bring what was commanded to the operations; the answers go with the next frames."""
+        for command in self._session.take_commands():
+            if self._on_command is None:
+                status = CommandStatus(command_id=command.command_id, status="unsupported")
+            else:
+                status = self._on_command(command)
+            self._session.answer(status)
 
     def _pause_s(self) -> float:
         now_s = time.monotonic()

@@ -41,12 +41,15 @@ from otelprogress.feed.connection import (
 )
 from otelprogress.feed.silence import silent_logger
 from otelprogress.protocol.close_codes import CloseCode
+from otelprogress.protocol.command_desk import SCOPE_CONTROL, SCOPE_RESPOND
 from otelprogress.protocol.messages import SUBPROTOCOL
+from otelprogress.protocol.server_session import SCOPE_READ
 from otelprogress.protocol.session import Grant, ServerSession
 
 if TYPE_CHECKING:
     from websockets.http11 import Request, Response
 
+    from otelprogress.feed.commanding import Commanding
     from otelprogress.feed.host import Host
     from otelprogress.model.tree import Applied
 
@@ -55,6 +58,9 @@ _LOG = logging.getLogger("otelprogress.feed")
 DEFAULT_PORT: Final = 4327
 _PORTS_TRIED: Final = 64
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
+_EVERYTHING: Final = frozenset({SCOPE_READ, SCOPE_CONTROL, SCOPE_RESPOND})
+"""What the one token of a feed allows: who has it is the user whose process it is."""
+_ACTOR: Final = "local"
 _MAX_DEADLINE_WAIT_S: Final = 1.0
 """Deadlines are wall-clock times: look again at least this often, in case somebody sets the clock."""
 
@@ -97,6 +103,7 @@ class WebSocketServer:
         server_info: told in `welcome`: service, pid, version…; a function is asked for each connection, on the server's
             thread.
         allow_remote: listen on an address that others can reach.
+        commanding: takes commands of clients that show the token; `None`: they are answered `unsupported`.
 
     Raises:
         InvalidValue: an empty token, or a reachable address without `allow_remote`.
@@ -115,6 +122,7 @@ class WebSocketServer:
         worker_handler: WorkerHandler | None = None,
         server_info: Mapping[str, str] | Callable[[], Mapping[str, str]] | None = None,
         allow_remote: bool = False,
+        commanding: Commanding | None = None,
     ) -> None:
         if not token:
             raise InvalidValue("the feed needs a token, also on loopback: any page in a browser can reach it")
@@ -131,6 +139,7 @@ class WebSocketServer:
         self._port_wanted = port
         self._allowed = (tuple(allowed_hosts), tuple(allowed_origins))
         self._worker_handler = worker_handler
+        self._commanding = commanding
         self._server_info = server_info if callable(server_info) else dict(server_info or {}).copy
         self._connections: set[ServedConnection] = set()
         self._runners: dict[ServedConnection, SessionRunner] = {}
@@ -340,9 +349,14 @@ class WebSocketServer:
         # The ring for something submitted just now may be among the bytes just read: nobody would ring again.
         self._deliver_the_rest()
 
+    def _tend_commands(self) -> None:
+        if self._commanding is not None:
+            self._commanding.tend()
+
     def _deliver(self) -> None:
         self._stale = False
         self._host.drain()
+        self._tend_commands()
         for runner in tuple(self._runners.values()):
             runner.pump()
         self._schedule_host()
@@ -361,6 +375,11 @@ class WebSocketServer:
     def _schedule_host(self) -> None:
         """Come back when the passing of time changes something in the hub."""
         due_unix_ns = self._host.next_deadline_unix_ns()
+        if (
+            self._commanding is not None
+            and (commands_ns := self._commanding.next_deadline_unix_ns()) is not None
+        ):
+            due_unix_ns = commands_ns if due_unix_ns is None else min(due_unix_ns, commands_ns)
         if self._host_timer is not None:
             self._host_timer.cancel()
             self._host_timer = None
@@ -442,7 +461,7 @@ class WebSocketServer:
             if not self.authorizes(token):
                 return None
             connection.authenticate(self.limits.max_client_frame_bytes)
-            return Grant()
+            return Grant(scopes=_EVERYTHING, actor=_ACTOR)
 
         with self._host.lock:
             session = ServerSession(
@@ -452,6 +471,7 @@ class WebSocketServer:
                 server_info=self._server_info(),
                 now_s=self._host.clock.monotonic_s(),
                 token=connection.token,
+                commands=self._commanding,
             )
         connection.token = None
         runner = SessionRunner(connection, session, self._host, self.limits)
@@ -460,6 +480,7 @@ class WebSocketServer:
         async for message in connection:
             known_before = connection.authenticated
             runner.receive(message)
+            self._tend_commands()
             if (
                 connection.authenticated
                 and not known_before

@@ -271,10 +271,10 @@ class FeedWatch:
                     self._last_cursor = subscription.cursor
                     await self._sink(Batch(self, events, subscription.cursor, gaps))
         except RemoteProtocolError as broken:
-            await _hang_up(connection, broken.code)
+            await hang_up(connection, broken.code)
             raise
         finally:
-            await _hang_up(connection)
+            await hang_up(connection)
 
     def _is_new(self, event: FeedEvent) -> bool:
         """Whether it was not handled by whoever saved our cursor."""
@@ -406,7 +406,7 @@ async def snapshot(target: FeedTarget, wanted: Filter, *, timeout_s: float = 5.0
                         return found
                     wanted = msgspec.structs.replace(wanted, after=views[-1].id)
             finally:
-                await _hang_up(connection)
+                await hang_up(connection)
     except ConnectionClosed as closed:
         if closed.rcvd is not None and not retryable(closed.rcvd.code):
             raise denial(closed.rcvd.code, closed.rcvd.reason) from closed
@@ -423,7 +423,7 @@ def _brief(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-async def _hang_up(connection: ClientConnection, code: int = CloseCode.NORMAL) -> None:
+async def hang_up(connection: ClientConnection, code: int = CloseCode.NORMAL) -> None:
     """Say goodbye in the time of one round trip; a peer that does not answer is not waited for."""
     try:
         connection.close_timeout = 0.5

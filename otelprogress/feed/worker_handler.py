@@ -11,7 +11,7 @@ import asyncio
 import errno
 import logging
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -24,12 +24,14 @@ from otelprogress.feed.link_wire import keep_alive
 from otelprogress.model import semconv
 from otelprogress.model.events import Event, OperationView, State
 from otelprogress.model.fields import sanitized
+from otelprogress.protocol import encoding
 from otelprogress.protocol.close_codes import CloseCode
 from otelprogress.protocol.link_session import WORKER_FRAME_BYTES, LinkReceiver, registration
 
 if TYPE_CHECKING:
     from otelprogress.feed.connection import ServedConnection
     from otelprogress.feed.host import Host
+    from otelprogress.protocol.messages import CommandStatus, LinkCommand
 
 _LOG: Final = logging.getLogger("otelprogress.feed")
 
@@ -91,11 +93,26 @@ class WorkerLinks:
         self._token = token
         self._grace_s = grace_s
         self._writers: dict[str, _Writer] = {}
+        self.on_connected: Callable[[str], object] | None = None
+        """Told the id of each writer that has connected (again)."""
+        self.on_status: Callable[[str, CommandStatus], object] | None = None
+        """Told what a writer did with a command."""
 
     @property
     def connected_writers(self) -> list[str]:
         """The ids of the writers that are connected now."""
         return [id_ for id_, writer in tuple(self._writers.items()) if writer.connection is not None]
+
+    def connected(self, writer_id: str) -> bool:
+        """Whether that writer can be told something now."""
+        writer = self._writers.get(writer_id)
+        return writer is not None and writer.connection is not None
+
+    def command(self, writer_id: str, command: LinkCommand) -> None:
+        """Send a command to a writer, as far as it is connected. On the server's loop."""
+        writer = self._writers.get(writer_id)
+        if writer is not None and writer.connection is not None and writer.connection.is_open:
+            writer.connection.write_frames([encoding.encode(command)])
 
     async def __call__(self, connection: ServedConnection) -> None:
         """Serve one `/v1/worker` connection to its end.
@@ -161,6 +178,8 @@ class WorkerLinks:
             # Runs of its that were called lost meanwhile come back to life.
             self._submit_alive(writer)
             connection.write_frames([writer.receiver.welcome(secrets.token_hex(4))])
+            if self.on_connected is not None:
+                self.on_connected(writer.receiver.writer_id)
             while True:
                 frame = await connection.recv(decode=False)
                 self._take(writer, connection, frame)
@@ -185,6 +204,9 @@ class WorkerLinks:
         if self._host.pending >= _DRAIN_AT:
             # Acknowledged is what has a place: many workers together could fill the host's queue.
             self._host.drain()
+        if self.on_status is not None:
+            for status in receiver.take_statuses():
+                self.on_status(writer.receiver.writer_id, status)
         self.stats.events += len(events)
         self.stats.dropped += receiver.dropped - dropped_before
         if receiver.taken != taken_before and connection.is_open:

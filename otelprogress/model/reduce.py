@@ -31,6 +31,7 @@ MOVED: Final = 2
 """Flag: its progress moved: a count, a step, an end."""
 
 STEP_EVENTS: Final = frozenset({semconv.STEP_STARTED, semconv.STEP_ENDED})
+CONTROL_EVENTS: Final = frozenset({semconv.CONTROL_APPLIED, semconv.CONTROL_REFUSED})
 _FACT_EVENTS: Final = frozenset({semconv.OPERATION_STARTED, semconv.OPERATION_ENDED})
 
 CLOCK_STEP_NS: Final = 60 * 10**9
@@ -71,6 +72,8 @@ def reduce(run: RunState, event: Event, *, late: bool = False) -> int:
                 flags |= _note(run, event)
             elif kind == semconv.INPUT_REQUESTED:
                 flags |= _input(run, event)
+            elif kind in CONTROL_EVENTS:
+                flags |= CHANGED  # the audit of a command is said whatever it changed
     if flags:
         if event.ratio is not None:
             run.said_ratio, run.said_source = event.ratio, event.ratio_source

@@ -175,6 +175,7 @@ def identity_view(run: RunState) -> OperationView:
         label=extra.label,
         tenant=run.tenant,
         service=run.writer.service,
+        writer_id=run.writer.id,
         parent_id=None if run.parent is None else run.parent.id,
         started_at_unix_ns=run.started_ns,
         ended_at_unix_ns=run.ended_ns,

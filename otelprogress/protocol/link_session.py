@@ -27,9 +27,11 @@ from otelprogress.protocol.messages import (
     PROTOCOL_VERSION,
     Alive,
     Bye,
+    CommandStatus,
     Drain,
     Interest,
     LinkAck,
+    LinkCommand,
     LinkEvents,
     LinkWelcome,
     Register,
@@ -40,6 +42,8 @@ FRAME_BYTES: Final = 128 * 1024
 WINDOW_EVENTS: Final = 2048
 """Events sent and not acknowledged; beyond it the worker waits, so that neither side hoards."""
 WORKER_FRAME_BYTES: Final = 256 * 1024
+MAX_COMMANDS: Final = 1024
+"""Commands that wait for the worker's thread; the host sends again what is not answered."""
 EVERY_RUN: Final = "*"
 """Stands for all runs of the writer in an `interest`."""
 PLAIN_RATE_HZ: Final = 1.0
@@ -94,6 +98,8 @@ class LinkSender:
         self._max_pending = max_pending
         self._max_pending_bytes = max_pending_bytes
         self._max_ticks = max_ticks
+        self._commands: list[LinkCommand] = []
+        self._statuses: list[CommandStatus] = []
         self._clear()
 
     def _clear(self) -> None:
@@ -151,6 +157,8 @@ class LinkSender:
         """The connection ended: what is not acknowledged will be sent again."""
         self.connected = self.welcomed = False
         self.interest = _NOBODY
+        # The host sends again what it has no answer to.
+        self._statuses.clear()
 
     def receive(self, frame: bytes) -> None:
         """One frame of the parent's.
@@ -173,14 +181,27 @@ class LinkSender:
             self._acknowledge(message.n)
         elif isinstance(message, Interest):
             self._note_interest(message.run, message.rate_hz)
+        elif isinstance(message, LinkCommand):
+            if len(self._commands) < MAX_COMMANDS:
+                self._commands.append(message)
         elif isinstance(message, Drain):
             self.drain = message
+
+    def take_commands(self) -> list[LinkCommand]:
+        """What the host asked for since the last call; each is to be answered by `answer`."""
+        taken, self._commands = self._commands, []
+        return taken
+
+    def answer(self, status: CommandStatus) -> None:
+        """Tell the host what was done with a command, with the next frames."""
+        self._statuses.append(status)
 
     def outgoing(self) -> list[bytes]:
         """Frames to send now; empty before the welcome, and while too much is unacknowledged."""
         if not self.welcomed:
             return []
-        frames: list[bytes] = []
+        frames: list[bytes] = [encoding.encode(status) for status in self._statuses]
+        self._statuses.clear()
         batch: list[bytes] = []
         size = 0
         # Numbers are consecutive, so the first one not sent has a known place.
@@ -268,6 +289,7 @@ class LinkReceiver:
         self.dropped = 0
         self.missed = 0
         self.said_bye = False
+        self.statuses: list[CommandStatus] = []
 
     def welcome(self, connection: str) -> bytes:
         """The answer to `register`."""
@@ -287,7 +309,14 @@ class LinkReceiver:
             raise RemoteProtocolError("registered twice on one connection", CloseCode.BAD_MESSAGE)
         if isinstance(message, Bye):
             self.said_bye = True
+        elif isinstance(message, CommandStatus):
+            self.statuses.append(message)
         return []
+
+    def take_statuses(self) -> list[CommandStatus]:
+        """What the worker did with commands, since the last call."""
+        taken, self.statuses = self.statuses, []
+        return taken
 
     def ack(self) -> bytes:
         """The frame that acknowledges what was taken."""

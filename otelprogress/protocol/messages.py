@@ -153,6 +153,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag
     expect_revision: int | None = None
     """The last durable revision the caller has seen; `None`: any."""
     deadline_s: float | None = None
+    """How long, from its arrival, it may take to be applied; after it it is refused as `expired`. `None`: 300 s."""
 
 
 # --- server to client ----------------------------------------------------------------------------------
@@ -351,6 +352,24 @@ class Interest(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=
     rate_hz: float
 
 
+class LinkCommand(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="command"
+):
+    """A command that the host accepted, for the worker to apply. It may come twice; it is applied once."""
+
+    command_id: _Text
+    run: _Text
+    """The run id."""
+    action: _Text
+    arguments: dict[_Text, str | bool | int | float | None] = {}
+    actor: str = ""
+    """Who commands."""
+    valid_s: float | None = None
+    """How long, from its arrival, it may still be applied; `None`: for ever."""
+    below: bool = False
+    """`run` lives in another process: meant are the operations of this one below it."""
+
+
 ClientMessage = Hello | Subscribe | Unsubscribe | Ack | Auth | Command
 ServerMessage = (
     Welcome
@@ -366,4 +385,4 @@ ServerMessage = (
     | CommandStatus
 )
 WorkerMessage = Register | LinkEvents | Alive | Bye | CommandStatus
-HostMessage = LinkWelcome | LinkAck | Interest | Command | Drain | Error
+HostMessage = LinkWelcome | LinkAck | Interest | LinkCommand | Drain | Error

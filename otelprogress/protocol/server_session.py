@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
 from otelprogress.exceptions import InvalidValue, RemoteProtocolError
 from otelprogress.protocol import filters
 from otelprogress.protocol.close_codes import CloseCode
+from otelprogress.protocol.command_desk import Asker
 from otelprogress.protocol.encoding import CLIENT_MESSAGES, UnknownMessage, decode, encode
 from otelprogress.protocol.hub import Hub
 from otelprogress.protocol.messages import (
@@ -49,6 +50,21 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
     expires_at_s: float | None = None
     """By the clock that `now_s` comes from; `None`: never."""
     actor: str = ""
+    """Who that is, for the audit of commands."""
+
+    @property
+    def everything(self) -> filters.Matcher:
+        """What it may see, all of it, to look operations up by."""
+        return filters.Matcher(Filter(roots=False), tenant=self.tenant, predicate=self.predicate)
+
+
+class Commands(Protocol):
+    """Who takes the commands of a feed; see `command_desk.CommandDesk.submit`."""
+
+    def submit(
+        self, command: Command, asker: Asker, matcher: filters.Matcher, now_unix_ns: int
+    ) -> CommandStatus:
+        """Judge a command and, where it is accepted, have it passed on. No I/O, under the hub's lock."""
 
 
 Authorize = Callable[[str | None], Grant | None]
@@ -69,6 +85,7 @@ class ServerSession:
         server_info: goes into `welcome`; strings about the server, its version.
         now_s: a monotonic clock; all `now_s` come from the same one.
         token: of the HTTP request; `None`: the `hello` must carry one if one is needed.
+        commands: takes commands; `None`: every one is answered `unsupported`.
     """
 
     def __init__(
@@ -80,8 +97,10 @@ class ServerSession:
         server_info: Mapping[str, str] | None = None,
         now_s: float,
         token: str | None = None,
+        commands: Commands | None = None,
     ) -> None:
         self._hub = hub
+        self._commands = commands
         self._authorize = authorize
         self._limits = limits if limits is not None else hub.limits
         self._server_info = dict(server_info or {})
@@ -160,7 +179,7 @@ class ServerSession:
         elif isinstance(message, Auth):
             self._renew(message.token)
         else:
-            self._command(message)
+            self._command(message, now_unix_ns)
 
     def _hello(self, message: Hello, now_s: float, now_unix_ns: int) -> None:
         if self._grant is not None:
@@ -233,9 +252,16 @@ class ServerSession:
         else:
             self._grant = grant
 
-    def _command(self, message: Command) -> None:
-        text = "this feed takes no commands"
-        self._answer(CommandStatus(command_id=message.command_id, status="unsupported", message=text))
+    def _command(self, message: Command, now_unix_ns: int) -> None:
+        assert self._grant is not None
+        if self._commands is None:
+            text = "this feed takes no commands"
+            status = CommandStatus(command_id=message.command_id, status="unsupported", message=text)
+        else:
+            grant = self._grant
+            asker = Asker(actor=grant.actor, scopes=grant.scopes, tenant=grant.tenant)
+            status = self._commands.submit(message, asker, grant.everything, now_unix_ns)
+        self._answer(status)
 
     def _answer_unknown(self, error: UnknownMessage) -> None:
         if self._grant is None:

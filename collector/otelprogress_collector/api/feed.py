@@ -22,6 +22,7 @@ from otelprogress.feed.connection import STALL_LOOK_S, WRITE_HIGH_BYTES, PeerTim
 from otelprogress.protocol.close_codes import CloseCode
 from otelprogress.protocol.filters import Matcher
 from otelprogress.protocol.messages import SUBPROTOCOL
+from otelprogress.protocol.server_session import Commands
 from otelprogress.protocol.session import ServerSession
 from otelprogress_collector.api.problem import Problem, busy
 from otelprogress_collector.api.wire import text_frames
@@ -164,6 +165,7 @@ class Feed:
         doorstep: counts the connections that have shown no token yet; `None`: one of 64 an address, and
             `limits.max_unauthenticated` in all.
         server_info: told in `welcome`.
+        commands: takes commands; `None`: they are answered `unsupported`.
     """
 
     def __init__(
@@ -175,7 +177,9 @@ class Feed:
         limits: ServerLimits = FEED_LIMITS,
         doorstep: Doorstep | None = None,
         server_info: Mapping[str, str] | None = None,
+        commands: Commands | None = None,
     ) -> None:
+        self._commands = commands
         self.limits = limits
         self.stats = FeedStats()
         self.draining = False
@@ -257,6 +261,7 @@ class Feed:
             server_info=self._server_info,
             now_s=now_s,
             token=token,
+            commands=self._commands,
         )
         reader = FeedReader(
             connection,

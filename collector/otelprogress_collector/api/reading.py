@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from otelprogress_collector.api.access import Access
+from otelprogress_collector.api.commands import Commands
 from otelprogress_collector.api.delivery import Delivery
 from otelprogress_collector.api.feed import FEED_LIMITS, Feed, UpgradeRequired
 from otelprogress_collector.api.health import Health, Readiness, Ready
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from otelprogress_collector.auth.admission import CollectorAdmission
     from otelprogress_collector.auth.principal import Authority
     from otelprogress_collector.auth.rate import Doorstep, RateLimits
+    from otelprogress_collector.commanding import Commanding
     from otelprogress_collector.host import CollectorHost
 
 UVICORN_OPTIONS: Final[Mapping[str, Any]] = {
@@ -53,6 +55,7 @@ class Reading:
         doorstep: counts the feed connections that have shown no token yet; `None`: one of the feed's own.
         rate_limits: of HTTP requests; `None`: none.
         server_info: told in `welcome`, and the version in the OpenAPI document.
+        commanding: takes commands; `None`: nobody does.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class Reading:
         doorstep: Doorstep | None = None,
         rate_limits: RateLimits | None = None,
         server_info: Mapping[str, str] | None = None,
+        commanding: Commanding | None = None,
     ) -> None:
         access = Access(authority, host.clock, admission, rate_limits)
         self.delivery = Delivery(host)
@@ -78,7 +82,9 @@ class Reading:
             limits=limits,
             doorstep=doorstep,
             server_info=server_info,
+            commands=commanding,
         )
+        self._commands = None if commanding is None else Commands(host, access, commanding)
         self.streams = Streams(host, access, self.delivery, limits=limits)
         self._operations = Operations(host, access)
         self._operation = Operation(host, access, self.delivery)
@@ -95,6 +101,11 @@ class Reading:
             Route("/v1/feed/sse", OnlyGet(self.streams, head=False)),
             Route("/v1/operations", OnlyGet(self._operations)),
             Route("/v1/operations/{operation}", OnlyGet(self._operation)),
+            *(
+                []
+                if self._commands is None
+                else [Route("/v1/operations/{operation}/commands", self._commands)]
+            ),
             Route("/openapi.json", OnlyGet(self._openapi)),
             Route("/healthz", OnlyGet(Health())),
             Route("/readyz", OnlyGet(self._readiness)),

@@ -32,6 +32,7 @@ from otelprogress.protocol.messages import (
     CommandStatus,
     Drain,
     Interest,
+    LinkCommand,
     LinkWelcome,
     Register,
 )
@@ -152,6 +153,10 @@ class WorkerLinks:
         self._grace_s = grace_s
         self._farewell_grace_s = farewell_grace_s
         self._writers: dict[_Key, _Writer] = {}
+        self.on_connected: Callable[[str, str], object] | None = None
+        """Told id and tenant of each writer that has connected (again)."""
+        self.on_status: Callable[[str, str, CommandStatus], object] | None = None
+        """Told what a writer, by id and tenant, did with a command."""
 
     def linked(self, writer_id: str, tenant: str = "") -> bool:
         """Whether that writer's link is open, or it may still come back."""
@@ -165,6 +170,18 @@ class WorkerLinks:
     def connected_of_tenants(self) -> list[_Key]:
         """The writers that are connected now: their ids and tenants."""
         return [key for key, writer in self._writers.items() if writer.connection is not None]
+
+    def connected_now(self, writer_id: str, tenant: str) -> bool:
+        """Whether that writer can be told something."""
+        writer = self._writers.get((writer_id, tenant))
+        return writer is not None and writer.connection is not None and writer.connection.is_open
+
+    def command(self, writer_id: str, tenant: str, command: LinkCommand) -> None:
+        """Send a command, as far as the writer is connected."""
+        if self.connected_now(writer_id, tenant):
+            connection = self._writers[writer_id, tenant].connection
+            assert connection is not None
+            connection.write_frames([encoding.encode(command)])
 
     def interest(self, writer_id: str, tenant: str, rate_hz: float) -> None:
         """Tell a writer how often ticks of its runs are worth sending; told again only when that changes."""
@@ -247,6 +264,8 @@ class WorkerLinks:
             connection.write_frames([encoding.encode(LinkWelcome(connection=secrets.token_hex(4), n=0))])
             # Runs of its that were called lost meanwhile come back to life.
             self._heard(register.writer, writer)
+            if self.on_connected is not None:
+                self.on_connected(*key)
             while True:
                 message = encoding.decode(
                     encoding.WORKER_MESSAGES, await _frame(websocket), max_bytes=WORKER_FRAME_BYTES
@@ -254,7 +273,10 @@ class WorkerLinks:
                 farewell = isinstance(message, Bye)
                 if isinstance(message, Alive | Bye):
                     self._heard(register.writer, writer)
-                elif not isinstance(message, CommandStatus):
+                elif isinstance(message, CommandStatus):
+                    if self.on_status is not None:
+                        self.on_status(*key, message)
+                else:
                     raise RemoteProtocolError(
                         f"{type(message).__name__} is not for a collector: events come as OTLP",
                         CloseCode.BAD_MESSAGE,

@@ -1,0 +1,192 @@
+"""What an answer to a question may be: a flat JSON schema, primitives only, as the conventions have it.
+
+Both sides check by it: the host that takes the answer, so that whoever gives a wrong one hears at once, and the
+process that asked. The subset is that of MCP's elicitation: a primitive, one of a few values, or a form whose fields are
+primitives. No regular expression of somebody else's is ever run.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, Final, TypeAlias
+
+from otelprogress.exceptions import InvalidValue
+
+Primitive: TypeAlias = str | bool | int | float
+Answer: TypeAlias = Primitive | dict[str, Primitive]
+
+MAX_ANSWER_CHARS: Final = 4096
+"""Of one text in an answer."""
+_TYPES: Final = frozenset({"string", "number", "integer", "boolean"})
+_PRIMITIVE_KEYS: Final = frozenset(
+    {
+        "type",
+        "enum",
+        "minimum",
+        "maximum",
+        "minLength",
+        "maxLength",
+        "title",
+        "description",
+        "default",
+    }
+)
+_FORM_KEYS: Final = frozenset({"type", "properties", "required", "title", "description"})
+MAX_FIELDS: Final = 32
+
+
+def check_schema(schema: Mapping[str, Any]) -> None:
+    """Refuse a schema that cannot be asked by.
+
+    Raises:
+        InvalidValue: with what is wrong.
+    """
+    if schema.get("type") != "object":
+        _check_primitive_schema(schema, "the schema")
+        return
+    if unknown := set(schema) - _FORM_KEYS:
+        raise InvalidValue(f"a form has no {_listed(unknown)}: {_listed(_FORM_KEYS)}")
+    properties = schema.get("properties")
+    if not isinstance(properties, Mapping) or not 0 < len(properties) <= MAX_FIELDS:
+        raise InvalidValue(f"a form needs `properties`, between 1 and {MAX_FIELDS}")
+    for name, field in properties.items():
+        if not isinstance(field, Mapping):
+            raise InvalidValue(f"field {name!r} is no schema")
+        _check_primitive_schema(field, f"field {name!r}")
+    required = schema.get("required", [])
+    if not isinstance(required, list | tuple) or not set(required) <= set(properties):
+        raise InvalidValue("`required` names fields of `properties`")
+
+
+def _check_primitive_schema(schema: Mapping[str, Any], what: str) -> None:
+    if unknown := set(schema) - _PRIMITIVE_KEYS:
+        raise InvalidValue(f"{what} may not hold {_listed(unknown)}: only {_listed(_PRIMITIVE_KEYS)}")
+    if "type" in schema and schema["type"] not in _TYPES:
+        raise InvalidValue(f"{what} has a type that is none of {_listed(_TYPES)}: {schema['type']!r}")
+    choices = schema.get("enum")
+    if choices is not None and not (
+        isinstance(choices, list | tuple)
+        and choices
+        and all(isinstance(each, str | bool | int | float) for each in choices)
+    ):
+        raise InvalidValue(f"the `enum` of {what} is a list of texts, numbers or booleans")
+    for key in ("minimum", "maximum", "minLength", "maxLength"):
+        if key in schema and (isinstance(schema[key], bool) or not isinstance(schema[key], int | float)):
+            raise InvalidValue(f"the `{key}` of {what} is a number")
+
+
+def checked(schema: Mapping[str, Any], content: object) -> Answer:
+    """The answer as the asking code gets it.
+
+    Args:
+        schema: one that `check_schema` let pass; empty: any primitive.
+        content: what was answered. A text is taken as a number or a truth value where one is asked for, as people
+            type it.
+
+    Raises:
+        InvalidValue: it does not fit, with what would.
+    """
+    if schema.get("type") != "object":
+        return _checked_primitive(schema, content, "the answer")
+    if not isinstance(content, Mapping):
+        raise InvalidValue(f"the answer is a form with the fields {_listed(schema['properties'])}")
+    properties: Mapping[str, Mapping[str, Any]] = schema["properties"]
+    if unknown := set(content) - set(properties):
+        raise InvalidValue(f"the form has no field {_listed(unknown)}: {_listed(properties)}")
+    if missing := set(schema.get("required", ())) - set(content):
+        raise InvalidValue(f"the form needs {_listed(missing)} too")
+    return {
+        name: _checked_primitive(properties[name], value, f"field {name!r}")
+        for name, value in content.items()
+    }
+
+
+def checked_text(schema_text: str | None, content: object) -> Answer:
+    """`checked` by a schema as events carry it; what is no schema that can be asked by lets any primitive pass."""
+    return checked(schema_of(schema_text), content)
+
+
+def schema_of(schema_text: str | None) -> Mapping[str, Any]:
+    """The schema that an event carries; empty where it carries none that can be asked by."""
+    try:
+        schema = json.loads(schema_text) if schema_text else {}
+        if not isinstance(schema, dict):
+            return {}
+        check_schema(schema)
+    except (ValueError, RecursionError, InvalidValue, TypeError):
+        return {}
+    return schema
+
+
+def _checked_primitive(schema: Mapping[str, Any], content: object, what: str) -> Primitive:
+    value = _of_type(schema.get("type"), content, what)
+    choices = schema.get("enum")
+    if choices is not None:
+        for choice in choices:
+            # 1 is no True here: JSON tells them apart.
+            if type(choice) is type(value) and choice == value:
+                return value
+            if not isinstance(value, str) and str(choice) == str(value):
+                return _primitive(choice)
+            if isinstance(value, str) and not isinstance(choice, str) and json.dumps(choice) == value:
+                return _primitive(choice)
+        raise InvalidValue(f"{what} is one of {', '.join(map(json.dumps, choices))}")
+    if isinstance(value, str):
+        least, most = (
+            schema.get("minLength", 0),
+            min(schema.get("maxLength", MAX_ANSWER_CHARS), MAX_ANSWER_CHARS),
+        )
+        if not least <= len(value) <= most:
+            raise InvalidValue(f"{what} has between {least} and {most} characters, not {len(value)}")
+    elif not isinstance(value, bool):
+        least, most = schema.get("minimum", -math.inf), schema.get("maximum", math.inf)
+        if not least <= value <= most:
+            raise InvalidValue(f"{what} lies between {least} and {most}, not {value}")
+    return value
+
+
+def _of_type(kind: str | None, content: object, what: str) -> Primitive:
+    if kind is None:
+        if isinstance(content, str | bool | int | float):
+            return content
+        raise InvalidValue(f"{what} is a text, a number or a truth value")
+    if kind == "string":
+        if isinstance(content, str):
+            return content
+        raise InvalidValue(f"{what} is a text")
+    if kind == "boolean":
+        if isinstance(content, bool):
+            return content
+        if isinstance(content, str) and content.lower() in ("true", "yes", "false", "no"):
+            return content.lower() in ("true", "yes")
+        raise InvalidValue(f"{what} is true or false")
+    return _number(kind, content, what)
+
+
+def _number(kind: str, content: object, what: str) -> int | float:
+    number: int | float | None = None
+    if isinstance(content, int | float) and not isinstance(content, bool):
+        number = content
+    elif isinstance(content, str):
+        try:
+            number = int(content) if kind == "integer" else float(content)
+        except ValueError:
+            number = None
+    if number is None or not math.isfinite(number):
+        raise InvalidValue(f"{what} is {'a whole' if kind == 'integer' else 'a'} number")
+    if kind == "integer":
+        if number != int(number):
+            raise InvalidValue(f"{what} is a whole number, not {number}")
+        return int(number)
+    return number
+
+
+def _primitive(value: Any) -> Primitive:
+    assert isinstance(value, str | bool | int | float)  # check_schema let nothing else pass
+    return value
+
+
+def _listed(names: Any) -> str:
+    return ", ".join(f"`{name}`" for name in sorted(map(str, names)))

@@ -1,0 +1,433 @@
+"""Commands at a host: judged, passed on to the worker, and followed until it is known what became of them.
+
+One for each host, in the process and in the collector. It does no I/O and reads no clock; what is to be sent to workers
+and published in the log waits in it until its host takes it away. Not thread-safe: used under the lock of the hub.
+
+`accepted` never means applied. That is said by a durable `control.applied` or `control.refused` of the worker's, or by
+the host itself where the worker does not say it: `expired` (it had its time), `worker_lost`, `ended`. A command is known by
+its id and tenant; whoever sends it again is told what became of the first one, and it is never passed on twice as two.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from otelprogress.exceptions import AmbiguousOperation, InvalidValue, UnknownOperation
+from otelprogress.model import semconv
+from otelprogress.model.events import Event, OperationView, State
+from otelprogress.model.input_schema import checked_text
+from otelprogress.model.redaction import redacted
+from otelprogress.protocol.messages import Command, CommandAnswer, CommandStatus, LinkCommand
+
+if TYPE_CHECKING:
+    from otelprogress.model.tree import Applied
+    from otelprogress.protocol.filters import Matcher
+    from otelprogress.protocol.hub import Hub
+
+SCOPE_CONTROL: Final = "progress:control"
+SCOPE_RESPOND: Final = "progress:respond"
+CANCEL: Final = "cancel"
+PAUSE: Final = "pause"
+RESUME: Final = "resume"
+INPUT: Final = "input"
+CASCADING: Final = frozenset({CANCEL, PAUSE, RESUME})
+"""What reaches the operations below too, in other processes as well."""
+
+DEFAULT_DEADLINE_S: Final = 300.0
+MAX_DEADLINE_S: Final = 86_400.0
+GRACE_NS: Final = 2_000_000_000
+"""How long after the deadline, or the end of the run, the worker's own word may still take."""
+MAX_PENDING: Final = 4096
+"""Commands that wait for their effect, of all operations; and of one operation:"""
+MAX_PENDING_OF_RUN: Final = 256
+MAX_REMEMBERED: Final = 16_384
+"""Ids of commands whose end is known."""
+MAX_ARGUMENT_CHARS: Final = 8192
+
+Reachable = Callable[[str, str], bool]
+"""(writer id, tenant) -> whether commands can be brought to that writer now."""
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """One thing to send to a worker."""
+
+    writer_id: str
+    tenant: str
+    command: LinkCommand
+
+
+class Asker(msgspec.Struct, frozen=True, kw_only=True):
+    """Who commands."""
+
+    actor: str
+    scopes: frozenset[str]
+    tenant: str = ""
+
+
+class _Pending:
+    __slots__ = (
+        "action",
+        "actor",
+        "command_id",
+        "expires_unix_ns",
+        "owed",
+        "reason",
+        "refusal",
+        "run_id",
+        "tenant",
+    )
+
+    def __init__(self, command: LinkCommand, tenant: str, expires_unix_ns: int) -> None:
+        self.command_id = command.command_id
+        self.tenant = tenant
+        self.run_id = command.run
+        self.action = command.action
+        self.actor = command.actor
+        self.reason = _reason(command)
+        self.expires_unix_ns = expires_unix_ns
+        self.refusal = "expired"
+        self.owed: dict[tuple[str, str], LinkCommand] = {}
+        """What workers, by (writer id, run), have not said that they received."""
+
+
+class CommandDesk:
+    """See the module.
+
+    Args:
+        hub: whose operations are commanded.
+        reachable: which writers can be told something.
+    """
+
+    def __init__(self, hub: Hub, reachable: Reachable) -> None:
+        self._hub = hub
+        self._reachable = reachable
+        self._pending: OrderedDict[tuple[str, str], _Pending] = OrderedDict()
+        """By (tenant, command id), in the order of arrival."""
+        self._known: OrderedDict[tuple[str, str], str] = OrderedDict()
+        """What became of the others: a word for a duplicate's answer."""
+        self._standing: dict[str, dict[str, LinkCommand]] = {}
+        """By run: cancels and pauses that what begins below it, in another process, has to obey too."""
+        self._deliveries: list[Delivery] = []
+        self._events: list[Event] = []
+
+    # --- what a host asks -------------------------------------------------------------------------------------
+
+    def submit(self, command: Command, asker: Asker, matcher: Matcher, now_unix_ns: int) -> CommandStatus:
+        """Judge a command and, where it is accepted, have it passed on.
+
+        Args:
+            command: as it was sent.
+            asker: who sends it, with what rights.
+            matcher: what that one may see: everything else is as if it were not there.
+            now_unix_ns: the host's clock.
+        """
+        key = (asker.tenant, command.command_id)
+        scope = SCOPE_RESPOND if command.action == INPUT else SCOPE_CONTROL
+        if scope not in asker.scopes:
+            return _answer(command, "forbidden", f"the token lacks the scope {scope}")
+        if key in self._pending:
+            return _answer(command, "duplicate", "accepted before; what became of it is not known yet")
+        if (word := self._known.get(key)) is not None:
+            return _answer(command, "duplicate", f"accepted before; {word}")
+        try:
+            _check(command)
+            run_id = self._hub.resolve(command.operation, matcher)
+        except InvalidValue as wrong:
+            return _answer(command, "invalid", str(wrong))
+        except UnknownOperation as unknown:
+            return _answer(command, "not_found", str(unknown))
+        except AmbiguousOperation as ambiguous:
+            return _answer(command, "ambiguous", str(ambiguous))
+        view = self._hub.tree.view(run_id, now_unix_ns)
+        if view is None:
+            return _answer(command, "not_found", f"no operation {command.operation!r}")
+        refused = self._judged(command, view)
+        if refused is not None:
+            return refused
+        self._accept(command, asker, view, now_unix_ns)
+        return _answer(command, "accepted")
+
+    def _judged(self, command: Command, view: OperationView) -> CommandStatus | None:
+        """Why a command is not accepted; `None`: it is."""
+        action = command.action
+        if not view.live:
+            return _answer(command, "ended", f"{view.handle} has ended: {view.state.value}")
+        if action == INPUT:
+            wrong = _wrong_answer(command, view)
+            if wrong is not None:
+                return _answer(command, "invalid", wrong)
+        elif (PAUSE if action == RESUME else action) not in view.controls:
+            wanted = PAUSE if action == RESUME else action
+            accepts = f"it accepts {', '.join(view.controls)}" if view.controls else "it accepts nothing"
+            return _answer(
+                command, "unsupported", f"add controls=[{wanted!r}] to {view.name!r} in its code: {accepts}"
+            )
+        if command.expect_revision is not None:
+            revision, _ = self._hub.tree.durable_revisions(view.id)
+            if command.expect_revision != revision:
+                text = f"its last durable revision is {revision}, not {command.expect_revision}: look again"
+                return _answer(command, "stale", text)
+        if not self._reachable(view.writer_id, view.tenant):
+            return _answer(
+                command,
+                "no_worker",
+                "its process is not connected: it needs a worker link (OTELPROGRESS_COLLECTOR, or a parent's feed)",
+            )
+        of_run = sum(1 for each in self._pending.values() if each.run_id == view.id)
+        if len(self._pending) >= MAX_PENDING or of_run >= MAX_PENDING_OF_RUN:
+            return _answer(
+                command, "invalid", "too many commands wait for their effect already: wait for those"
+            )
+        return None
+
+    def _accept(self, command: Command, asker: Asker, view: OperationView, now_unix_ns: int) -> None:
+        deadline_s = DEFAULT_DEADLINE_S if command.deadline_s is None else command.deadline_s
+        passed_on = LinkCommand(
+            command_id=command.command_id,
+            run=view.id,
+            action=command.action,
+            arguments=command.arguments,
+            actor=asker.actor,
+            valid_s=deadline_s,
+        )
+        pending = _Pending(passed_on, asker.tenant, now_unix_ns + int(deadline_s * 1e9))
+        self._pending[asker.tenant, command.command_id] = pending
+        self._owe(pending, view.writer_id, passed_on, now_unix_ns)
+        if command.action in CASCADING:
+            below = msgspec.structs.replace(passed_on, below=True)
+            for parent_id, writer_id in self._edges_below(view.id):
+                self._owe(pending, writer_id, msgspec.structs.replace(below, run=parent_id), now_unix_ns)
+            self._stand(view.id, below)
+
+    def _owe(self, pending: _Pending, writer_id: str, command: LinkCommand, now_unix_ns: int) -> None:
+        pending.owed[writer_id, command.run] = command
+        if self._reachable(writer_id, pending.tenant):
+            self._deliveries.append(
+                Delivery(writer_id, pending.tenant, _with_time_left(command, pending, now_unix_ns))
+            )
+
+    def _edges_below(self, run_id: str) -> Iterator[tuple[str, str]]:
+        """(run, writer) where below a run another process goes on: each writer is told once for each such run."""
+        tree = self._hub.tree
+        told: set[tuple[str, str]] = set()
+        waiting = [run_id]
+        while waiting:
+            parent_id = waiting.pop()
+            parent = tree.identity(parent_id)
+            for child_id in tree.children(parent_id):
+                child = tree.identity(child_id)
+                if child is None or not child.live:
+                    continue
+                waiting.append(child_id)
+                edge = (parent_id, child.writer_id)
+                if parent is not None and child.writer_id != parent.writer_id and edge not in told:
+                    told.add(edge)
+                    yield edge
+
+    def _stand(self, run_id: str, below: LinkCommand) -> None:
+        if below.action == RESUME:
+            standing = self._standing.get(run_id)
+            if standing is not None and standing.pop(PAUSE, None) is not None and not standing:
+                del self._standing[run_id]
+        else:
+            self._standing.setdefault(run_id, {})[below.action] = below
+
+    # --- what workers say -------------------------------------------------------------------------------------
+
+    def received(self, writer_id: str, tenant: str, status: CommandStatus) -> None:
+        """A worker says what it did with a command that it was sent; it need not say it for each."""
+        pending = self._pending.get((tenant, status.command_id))
+        if pending is None:
+            return
+        mine = [key for key in pending.owed if key[0] == writer_id]
+        refused_by_owner = any(not pending.owed[key].below for key in mine)
+        for key in mine:
+            del pending.owed[key]
+        if status.status not in ("accepted", "duplicate") and refused_by_owner:
+            self._refuse(pending, status.message or status.status)
+
+    def connected(self, writer_id: str, tenant: str, now_unix_ns: int) -> None:
+        """A worker is there (again): what it has not confirmed is sent once more."""
+        for pending in self._pending.values():
+            if pending.tenant != tenant:
+                continue
+            for (owed_to, _), command in pending.owed.items():
+                if owed_to == writer_id:
+                    self._deliveries.append(
+                        Delivery(writer_id, tenant, _with_time_left(command, pending, now_unix_ns))
+                    )
+
+    def applied(self, applied: Sequence[Applied], now_unix_ns: int) -> None:
+        """Look at what the hub has just applied: ends of commands, ends of runs, and what begins below a command."""
+        if not self._pending and not self._standing:
+            return
+        for each in applied:
+            event, kind = each.source, each.source.kind
+            if kind in _SETTLED and event.control_id is not None:
+                self._settle(event)
+            elif kind == semconv.OPERATION_ENDED:
+                self._ended(
+                    event.run_id, lost=each.event.operation.state is State.LOST, now_unix_ns=now_unix_ns
+                )
+            elif kind == semconv.OPERATION_STARTED and self._standing:
+                self._began(event.run_id, now_unix_ns)
+
+    def _settle(self, event: Event) -> None:
+        key = (event.tenant, event.control_id or "")
+        pending = self._pending.get(key)
+        if pending is None:
+            return
+        if event.kind == semconv.CONTROL_APPLIED:
+            self._remember(key, "applied")
+        else:
+            self._remember(key, f"refused: {event.control_refusal or 'no reason given'}")
+            if pending.action in self._standing.get(pending.run_id, ()):
+                self._withdraw(pending)
+
+    def _withdraw(self, pending: _Pending) -> None:
+        standing = self._standing[pending.run_id]
+        if standing[pending.action].command_id == pending.command_id:
+            del standing[pending.action]
+            if not standing:
+                del self._standing[pending.run_id]
+
+    def _ended(self, run_id: str, *, lost: bool, now_unix_ns: int) -> None:
+        self._standing.pop(run_id, None)
+        for pending in [each for each in self._pending.values() if each.run_id == run_id]:
+            if lost:
+                self._refuse(pending, "worker_lost")
+            else:
+                # Its own word, said before its end, may come another way.
+                pending.refusal = "ended"
+                pending.expires_unix_ns = min(pending.expires_unix_ns, now_unix_ns)
+                self._pending.move_to_end((pending.tenant, pending.command_id))
+
+    def _began(self, run_id: str, now_unix_ns: int) -> None:
+        """A run begins in another process, below one that was cancelled or paused."""
+        tree = self._hub.tree
+        child = tree.identity(run_id)
+        if child is None or child.parent_id is None:
+            return
+        parent = tree.identity(child.parent_id)
+        if parent is None or parent.writer_id == child.writer_id:
+            return
+        for above in (child.parent_id, *tree.ancestors(child.parent_id)):
+            for command in self._standing.get(above, {}).values():
+                self._deliveries.append(
+                    Delivery(
+                        child.writer_id, child.tenant, msgspec.structs.replace(command, run=child.parent_id)
+                    )
+                )
+
+    # --- time --------------------------------------------------------------------------------------------------
+
+    def advance(self, now_unix_ns: int) -> None:
+        """Refuse what nobody has said anything of, a grace after its deadline."""
+        for pending in [
+            each for each in self._pending.values() if each.expires_unix_ns + GRACE_NS <= now_unix_ns
+        ]:
+            self._refuse(pending, pending.refusal)
+
+    def next_deadline_unix_ns(self) -> int | None:
+        """When `advance` is next worth calling; `None`: nothing waits."""
+        return min((each.expires_unix_ns + GRACE_NS for each in self._pending.values()), default=None)
+
+    def _refuse(self, pending: _Pending, refusal: str) -> None:
+        key = (pending.tenant, pending.command_id)
+        self._remember(key, f"refused: {refusal}")
+        if pending.action in self._standing.get(pending.run_id, ()):
+            self._withdraw(pending)
+        self._events.append(
+            Event(
+                kind=semconv.CONTROL_REFUSED,
+                run_id=pending.run_id,
+                # The host's clock stands in: the tree repairs a time before the start.
+                time_unix_ns=pending.expires_unix_ns,
+                tenant=pending.tenant,
+                control_id=pending.command_id,
+                control_action=pending.action,
+                control_actor=pending.actor or None,
+                control_reason=pending.reason,
+                control_refusal=refusal,
+            )
+        )
+
+    def _remember(self, key: tuple[str, str], word: str) -> None:
+        self._pending.pop(key, None)
+        self._known[key] = word
+        while len(self._known) > MAX_REMEMBERED:
+            self._known.popitem(last=False)
+
+    # --- what waits for the host -------------------------------------------------------------------------------
+
+    def take_deliveries(self) -> list[Delivery]:
+        """What is to be sent to workers since the last call, in order."""
+        taken, self._deliveries = self._deliveries, []
+        return taken
+
+    def take_events(self, now_unix_ns: int) -> list[Event]:
+        """What is to be published since the last call: refusals of the host's own."""
+        taken, self._events = self._events, []
+        return [msgspec.structs.replace(event, time_unix_ns=now_unix_ns) for event in taken]
+
+
+_SETTLED: Final = frozenset({semconv.CONTROL_APPLIED, semconv.CONTROL_REFUSED})
+
+
+def _answer(command: Command, status: CommandAnswer, message: str = "") -> CommandStatus:
+    return CommandStatus(command_id=command.command_id, status=status, message=message)
+
+
+def _reason(command: LinkCommand) -> str | None:
+    reason = command.arguments.get("reason")
+    return redacted(reason, semconv.MAX_MESSAGE_CHARS) or None if isinstance(reason, str) else None
+
+
+def _with_time_left(command: LinkCommand, pending: _Pending, now_unix_ns: int) -> LinkCommand:
+    return msgspec.structs.replace(command, valid_s=max(0.0, (pending.expires_unix_ns - now_unix_ns) / 1e9))
+
+
+def _check(command: Command) -> None:
+    if not command.command_id:
+        raise InvalidValue("a command needs an id of its own: `command_id`")
+    if not command.action:
+        raise InvalidValue("a command needs an `action`")
+    deadline_s = command.deadline_s
+    if deadline_s is not None and not 0.0 < deadline_s <= MAX_DEADLINE_S:
+        raise InvalidValue(f"`deadline_s` lies between 0 and {MAX_DEADLINE_S:g} seconds, not {deadline_s}")
+    size = sum(
+        len(name) + (len(value) if isinstance(value, str) else 8) for name, value in command.arguments.items()
+    )
+    if size > MAX_ARGUMENT_CHARS:
+        raise InvalidValue(f"`arguments` hold at most {MAX_ARGUMENT_CHARS} characters, not {size}")
+    reason = command.arguments.get("reason")
+    if reason is not None and not isinstance(reason, str):
+        raise InvalidValue("`reason` is a text")
+
+
+def content_of(arguments: dict[str, str | bool | int | float | None]) -> object:
+    """The answer that the arguments of an `input` command hold: `content`, or a form's fields `content.NAME`."""
+    front = "content."
+    form = {name[len(front) :]: value for name, value in arguments.items() if name.startswith(front)}
+    return form or arguments.get("content")
+
+
+def _wrong_answer(command: Command, view: OperationView) -> str | None:
+    """Why an answer cannot be one; `None`: it can."""
+    if view.input_id is None:
+        return f"{view.handle} asks nothing at the moment"
+    asked = command.arguments.get("input_id")
+    if asked is not None and asked != view.input_id:
+        return f"{view.handle} asks {view.input_id!r} now, not {asked!r}"
+    content = content_of(command.arguments)
+    if content is None:
+        return "`arguments` need `content`, the answer"
+    try:
+        checked_text(view.input_schema, content)
+    except InvalidValue as wrong:
+        return str(wrong)
+    return None

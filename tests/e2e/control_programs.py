@@ -1,0 +1,67 @@
+"""Programs that are commanded from outside: `python -m tests.e2e.control_programs NAME [ARGUMENT]`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from multiprocessing import get_context
+
+import otelprogress as progress
+
+
+def rows(_: str) -> None:
+    """Hands out rows at a steady pace; says how many it had when it was cancelled."""
+    done = 0
+    try:
+        with progress.operation("import rows", controls=["cancel", "pause"]):
+            for _row in progress.track(range(1_000_000), unit="row"):
+                done += 1
+                time.sleep(0.002)
+    except progress.OperationCancelled as cancelled:
+        print(f"cancelled {cancelled.reason!r} after {done}", flush=True)
+
+
+def asking(_: str) -> None:
+    """Asks for a learning rate, and says what it got."""
+    with progress.operation("train", controls=["input", "cancel"]) as operation:
+        answer = operation.request_input("lr?", {"enum": ["halve", "stop"]}, timeout_s=60)
+        print(f"answered {answer}", flush=True)
+
+
+def signalled(_: str) -> None:
+    """Takes snapshots when it is told to."""
+    taken: list[int] = []
+    with progress.operation("simulate", controls=["snapshot", "cancel"]) as operation:
+        operation.on_signal("snapshot", lambda: taken.append(1))
+        try:
+            for _step in progress.track(range(1_000_000)):
+                time.sleep(0.002)
+        except progress.OperationCancelled:
+            print(f"snapshots {len(taken)}", flush=True)
+            raise SystemExit(0) from None
+
+
+def _resize(number: int) -> int:
+    with progress.operation("resize"):
+        for _part in progress.track(range(2_000), unit="part"):
+            time.sleep(0.005)
+    return number
+
+
+def pool(method: str) -> None:
+    """Commanded itself, and works in two other processes."""
+    with get_context(method).Pool(2) as workers:
+        try:
+            with progress.operation("resize all", controls=["cancel", "pause"]):
+                work = progress.propagate(_resize)
+                for _ in progress.track(workers.imap_unordered(work, range(50)), total=50):
+                    pass
+        except (progress.OperationCancelled, progress.WorkerCancelled) as cancelled:
+            print(f"cancelled {cancelled.reason!r}", flush=True)
+
+
+if __name__ == "__main__":
+    progress.configure(view="off")
+    {one.__name__: one for one in (rows, asking, signalled, pool)}[sys.argv[1]](
+        sys.argv[2] if len(sys.argv) > 2 else ""
+    )
