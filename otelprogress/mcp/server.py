@@ -13,6 +13,7 @@ from contextlib import closing
 from typing import Any, Final, TypeAlias
 
 import mcp_types as types
+import msgspec
 from mcp.server import Server, ServerRequestContext
 from mcp.shared.exceptions import MCPError
 from mcp.shared.subscriptions import SUBSCRIPTION_ID_META_KEY
@@ -159,7 +160,12 @@ class _Handlers:
                 raise _invalid(str(refused), params.uri) from None
             subscribed = connection.state[_STATE] = _Subscribed()
             subscribed.task = asyncio.create_task(
-                self._tell(viewer, subscribed, context.session.send_resource_updated),
+                # The connection that the request came by may close; the session goes on without it.
+                self._tell(
+                    msgspec.structs.replace(viewer, gone=bool),
+                    subscribed,
+                    context.session.send_resource_updated,
+                ),
                 name="otelprogress-mcp-updates",
             )
             # A client that leaves takes its subscriptions with it.

@@ -6,7 +6,7 @@ machine reaches (`feeds.FeedsSource`). One contract suite tests both.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, Literal, Protocol
 
 import msgspec
@@ -33,6 +33,9 @@ class Viewer(msgspec.Struct, frozen=True, kw_only=True):
     scopes: frozenset[str] = ALL_SCOPES
     traceparent: str = ""
     """The caller's trace context, as W3C Trace Context says it; empty: it gave none, or none that can be read."""
+
+    gone: Callable[[], bool] = bool
+    """Whether nobody listens any more: the connection that the call came by was closed."""
 
     @property
     def trace_id(self) -> str:
@@ -94,7 +97,7 @@ class Following(Protocol):
         """All that came, with the position that says so. Events may come twice: revisions tell.
 
         Raises:
-            Refusal: the viewer may not look any more (its token expired or was revoked).
+            Refusal: the viewer may not look any more (its token expired or was revoked), or is gone.
         """
 
     def close(self) -> None:

@@ -46,8 +46,6 @@ class CollectorViewer(Viewer, frozen=True, kw_only=True):
     """A caller whose token was judged."""
 
     principal: Principal
-    gone: Callable[[], bool] = bool
-    """Whether nobody listens any more: the connection was closed."""
 
 
 class HubSource:
