@@ -341,7 +341,7 @@ class OperationTree:
         self._ended[run.id] = now_ns
         self._writers.discharge(run)
         carrier = run.carrier
-        if carrier is not None:
+        if carrier is not None and not (run.state is State.LOST and _knows_better(carrier.closing)):
             carrier.closing = carrier.closes_ns = None
 
     def _publish(self, run: RunState, event: Event, now_ns: int, *, late: bool) -> Applied:
@@ -783,6 +783,11 @@ def _waits(run: RunState, event: Event) -> bool:
     if not run.live:
         return False
     return not (run.log_seen and run.spoken) or event.kind == semconv.OPERATION_ENDED
+
+
+def _knows_better(closing: Event | None) -> bool:
+    """Whether the end of a span, which waits, has an outcome where others only saw that its process is gone."""
+    return closing is not None and closing.state is not State.LOST
 
 
 def _carrier(run: RunState) -> Carrier:

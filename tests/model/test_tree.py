@@ -556,6 +556,29 @@ def test_the_end_of_a_span_gives_way_to_the_event_that_says_more(host):
     assert host.view().state is State.CANCELLED
 
 
+def test_a_verdict_does_not_silence_the_end_of_a_span_that_waits(host):
+    """Its process ended the span, sent it, and died with its last log events."""
+    run = Saying()
+    host.hear(run.started())
+    host.hear(SpanOf(run).ended(1))
+    assert [each.event.operation.state for each in host.hear(run.lost(2))] == [State.LOST]
+    (ended,) = host.wait_until(6)
+    assert (ended.event.kind, ended.event.late, ended.event.operation.state) == (
+        "operation.ended",
+        False,
+        State.SUCCEEDED,
+    )
+    assert host.wait_until(60) == []
+
+
+def test_the_last_word_of_a_process_is_not_repeated_by_its_span(host):
+    run = Saying()
+    host.hear(run.started())
+    host.hear(SpanOf(run).ended(1, State.LOST, error_type="SystemExit"))
+    assert kinds(host.hear(run.ended(1, State.LOST, lost_detector="atexit"))) == ["operation.ended"]
+    assert host.wait_until(60) == []
+
+
 def test_foreign_notes_are_folded_beyond_their_rate(host):
     run = Saying()
     host.hear(run.started())
