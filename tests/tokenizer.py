@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
+import bpe_openai
 
-bpe_openai = pytest.importorskip("bpe_openai", reason="bpe-openai is in the dependency group dev")
 VOCABULARIES = tuple(bpe_openai.get_encoding(name) for name in ("cl100k_base", "o200k_base"))
 
 
