@@ -47,9 +47,11 @@ class FeedsSource:
         self.mirror = Mirror(secrets.token_hex(8))
         self._tasks: list[asyncio.Task[None]] = []
         self._settled = asyncio.Event()
+        self._unheard: set[str] = set()
+        """Runs that live and that no feed tells of: what is written down of them is read again and again."""
 
     async def __aenter__(self) -> Self:
-        self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._settle())]
+        self._tasks = [asyncio.create_task(each()) for each in (self._listen, self._settle, self._read_again)]
         return self
 
     async def __aexit__(
@@ -67,6 +69,7 @@ class FeedsSource:
                 async with self._client.watch(roots=False, level="ticks", max_rate_hz=TICK_HZ) as watching:
                     async for event in watching:
                         trouble = ""
+                        self._unheard.discard(event.operation.id)
                         self.mirror.apply(event)
             except (FeedError, InvalidValue) as error:
                 # Each question says it too, to whoever asks.
@@ -89,6 +92,23 @@ class FeedsSource:
             unlisten()
             self._settled.set()
 
+    async def _read_again(self) -> None:
+        """A process without a feed, or a stopped one, writes down what its operations do: an end at once."""
+        while True:
+            await asyncio.sleep(_AGAIN_S)
+            for run_id in tuple(self._unheard):
+                with suppress(UnknownOperation):
+                    view = await asyncio.to_thread(_recorded, run_id, lose_orphans=True)
+                    if run_id in self._unheard:
+                        self._take_recorded(view)
+
+    def _take_recorded(self, view: OperationView) -> None:
+        self.mirror.apply(FeedEvent(kind="snapshot", operation=view))
+        if view.live:
+            self._unheard.add(view.id)
+        else:
+            self._unheard.discard(view.id)
+
     async def find(self, viewer: Viewer, text: str) -> OperationView:
         """See `Source`."""
         await self._settled.wait()
@@ -108,7 +128,11 @@ class FeedsSource:
             problem = error
         if self._history:
             with suppress(UnknownOperation):
-                return await asyncio.to_thread(_recorded, text)
+                view = await asyncio.to_thread(_recorded, text)
+                if view.live:
+                    self._take_recorded(view)
+                    return self.mirror.resolve(view.id, self._clock.time_unix_ns())
+                return view
             raise unknown
         raise problem
 
@@ -180,11 +204,14 @@ class MirrorFollowing:
         return Taken(self._mirror.position, events, views, left_out)
 
 
-def _recorded(text: str) -> OperationView:
+def _recorded(text: str, *, lose_orphans: bool = False) -> OperationView:
     from otelprogress.feed.history import History
 
     history = History()
     try:
+        if lose_orphans:
+            # Whoever looks first after a crash finds out: nobody else is left to say it.
+            history.lose_orphans()
         return history.get(text)
     finally:
         history.close()
@@ -195,7 +222,6 @@ def _all_recorded(wanted: Wanted) -> list[OperationView]:
 
     history = History()
     try:
-        # Whoever looks first after a crash finds out: nobody else is left to say it.
         history.lose_orphans()
         found = history.operations(_MAX_RECORDED, live=True) if wanted.status != "ended" else []
         if wanted.status != "live":
