@@ -248,12 +248,11 @@ class Commanded(Voice):
                 if fresh := [order for order in orders if not _is_over(order)]:
                     self._orders[name] = fresh
                     orders = [order for order in orders if order not in fresh]
+            elif name == "cancel":
+                again, self._cancel_said = self._cancel_said, True
             else:
-                if name == "cancel":
-                    again, self._cancel_said = self._cancel_said, True
-                else:
-                    state = State.PAUSED if name == "pause" else None
-                    again, self._state = state is self._state, state
+                state = State.PAUSED if name == "pause" else None
+                again, self._state = state is self._state, state
         if expired:
             self._refuse(orders, name, "expired")
             return

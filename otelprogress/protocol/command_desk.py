@@ -48,6 +48,9 @@ DEFAULT_DEADLINE_S: Final = 300.0
 MAX_DEADLINE_S: Final = 86_400.0
 GRACE_NS: Final = 2_000_000_000
 """How long after the deadline, or the end of the run, the worker's own word may still take."""
+RESEND_NS: Final = 2_000_000_000
+"""After so long a worker that is connected, and has not said that it received a command, is sent it again; then after twice
+as long, and so on."""
 MAX_PENDING: Final = 4096
 """Commands that wait for their effect, of all operations; and of one operation:"""
 MAX_PENDING_OF_RUN: Final = 256
@@ -84,11 +87,13 @@ class _Pending:
         "owed",
         "reason",
         "refusal",
+        "resend_unix_ns",
+        "resent",
         "run_id",
         "tenant",
     )
 
-    def __init__(self, command: LinkCommand, tenant: str, expires_unix_ns: int) -> None:
+    def __init__(self, command: LinkCommand, tenant: str, now_unix_ns: int, expires_unix_ns: int) -> None:
         self.command_id = command.command_id
         self.tenant = tenant
         self.run_id = command.run
@@ -96,9 +101,17 @@ class _Pending:
         self.actor = command.actor
         self.reason = _reason(command)
         self.expires_unix_ns = expires_unix_ns
+        self.resend_unix_ns = now_unix_ns + RESEND_NS
+        self.resent = 0
         self.refusal = "expired"
         self.owed: dict[tuple[str, str], LinkCommand] = {}
         """What workers, by (writer id, run), have not said that they received."""
+
+    @property
+    def due_unix_ns(self) -> int:
+        """When something is to be done about it though nobody says anything."""
+        over_unix_ns = self.expires_unix_ns + GRACE_NS
+        return min(over_unix_ns, self.resend_unix_ns) if self.owed else over_unix_ns
 
 
 class _Known(NamedTuple):
@@ -239,7 +252,7 @@ class CommandDesk:
             actor=asker.actor,
             valid_s=deadline_s,
         )
-        pending = _Pending(passed_on, asker.tenant, now_unix_ns + int(deadline_s * 1e9))
+        pending = _Pending(passed_on, asker.tenant, now_unix_ns, now_unix_ns + int(deadline_s * 1e9))
         self._pending[asker.tenant, command.command_id] = pending
         self._owe(pending, view.writer_id, passed_on, now_unix_ns)
         if command.action in CASCADING:
@@ -250,10 +263,12 @@ class CommandDesk:
 
     def _owe(self, pending: _Pending, writer_id: str, command: LinkCommand, now_unix_ns: int) -> None:
         pending.owed[writer_id, command.run] = command
+        self._deliver(pending, writer_id, command, now_unix_ns)
+
+    def _deliver(self, pending: _Pending, writer_id: str, command: LinkCommand, now_unix_ns: int) -> None:
         if self._reachable(writer_id, pending.tenant):
-            self._deliveries.append(
-                Delivery(writer_id, pending.tenant, _with_time_left(command, pending, now_unix_ns))
-            )
+            passed_on = _with_time_left(command, pending, now_unix_ns)
+            self._deliveries.append(Delivery(writer_id, pending.tenant, passed_on))
 
     def _edges_below(self, run_id: str) -> Iterator[tuple[str, str]]:
         """(run, writer) where below a run another process goes on: each writer is told once for each such run."""
@@ -382,15 +397,19 @@ class CommandDesk:
     # --- time --------------------------------------------------------------------------------------------------
 
     def advance(self, now_unix_ns: int) -> None:
-        """Refuse what nobody has said anything of, a grace after its deadline."""
-        for pending in [
-            each for each in self._pending.values() if each.expires_unix_ns + GRACE_NS <= now_unix_ns
-        ]:
-            self._refuse(pending, pending.refusal)
+        """Refuse what nobody has said anything of, a grace after its deadline; send again what was not confirmed."""
+        for pending in [each for each in self._pending.values() if each.due_unix_ns <= now_unix_ns]:
+            if pending.expires_unix_ns + GRACE_NS <= now_unix_ns:
+                self._refuse(pending, pending.refusal)
+                continue
+            pending.resent += 1
+            pending.resend_unix_ns = now_unix_ns + (RESEND_NS << pending.resent)
+            for (writer_id, _), command in pending.owed.items():
+                self._deliver(pending, writer_id, command, now_unix_ns)
 
     def next_deadline_unix_ns(self) -> int | None:
         """When `advance` is next worth calling; `None`: nothing waits."""
-        return min((each.expires_unix_ns + GRACE_NS for each in self._pending.values()), default=None)
+        return min((each.due_unix_ns for each in self._pending.values()), default=None)
 
     def _refuse(self, pending: _Pending, refusal: str) -> None:
         self._remember(pending, f"refused: {refusal}")

@@ -316,6 +316,7 @@ def test_what_a_text_of_an_operation_claims_is_no_word_about_a_command(bureau: B
 
 def test_what_nobody_says_anything_of_expires_a_grace_after_its_deadline(bureau: Bureau):
     bureau.command(deadline_s=10.0, arguments={"reason": "password=hunter2"})
+    bureau.answer("accepted")
     assert bureau.desk.next_deadline_unix_ns() == bureau.now_ns + 10 * NS + GRACE_NS
     assert bureau.after(11.9) == []
     bureau.now_s += 0.2
@@ -422,6 +423,27 @@ def test_what_a_process_has_not_confirmed_is_sent_again_when_it_comes_back_with_
     assert [(each.command_id, each.valid_s) for _, each in bureau.sent()] == [("c1", 6.0)]
     bureau.desk.connected("w2", "", bureau.now_ns)
     bureau.desk.connected("w1", "red", bureau.now_ns)
+    assert bureau.sent() == []
+
+
+def test_what_a_connected_process_has_not_confirmed_is_sent_again_ever_more_rarely(bureau: Bureau):
+    bureau.command(deadline_s=60.0)
+    sent_at_s = []
+    while bureau.desk._pending:
+        sent_at_s += [bureau.now_s - 100.0 for _ in bureau.sent()]
+        due_unix_ns = bureau.desk.next_deadline_unix_ns()
+        assert due_unix_ns is not None
+        assert due_unix_ns > bureau.now_ns
+        bureau.now_s += (due_unix_ns - bureau.now_ns) / NS
+        bureau.desk.advance(bureau.now_ns)
+    assert sent_at_s == pytest.approx([0, 2, 6, 14, 30])
+
+
+def test_what_is_confirmed_is_not_sent_again_however_long_it_takes(bureau: Bureau):
+    bureau.command()
+    bureau.sent()
+    bureau.answer("accepted")
+    bureau.after(100)
     assert bureau.sent() == []
 
 

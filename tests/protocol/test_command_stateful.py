@@ -218,4 +218,4 @@ class Commands(RuleBasedStateMachine):
 
 
 TestCommands = Commands.TestCase
-TestCommands.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestCommands.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
