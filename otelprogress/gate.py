@@ -41,7 +41,6 @@ class Gate:
 
     __slots__ = (
         "__weakref__",
-        "_apply",
         "_cancel_until_s",
         "_condition",
         "_loops",
@@ -71,7 +70,6 @@ class Gate:
         """Threads and tasks that stand still here: a pause that was obeyed does not expire."""
         self._wakers: set[Callable[[], object]] = set()
         self._on_change = on_change
-        self._apply: Callable[[str], None] | None = None
         self._condition = threading.Condition()
         self._loops: weakref.WeakSet[Chunks] = weakref.WeakSet()
         self._waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
@@ -91,7 +89,6 @@ class Gate:
                 self.cancelled, self._cancel_until_s = True, until_s
             self._cancel_until_s = max(self._cancel_until_s, until_s)
             self._disturb()
-        self._apply_now("cancel")
 
     def pause(self, until_s: float = math.inf) -> None:
         """Let the next item or checkpoint stand still until `resume()` or `cancel()`.
@@ -103,7 +100,6 @@ class Gate:
             self._pause_until_s = max(self._pause_until_s, until_s) if self.paused else until_s
             self.paused = True
             self._disturb()
-        self._apply_now("pause")
 
     def signal(self) -> None:
         """Let the next item or checkpoint run what `on_change("signal")` runs; nothing stands still for it."""
@@ -116,23 +112,6 @@ class Gate:
         with self._condition:
             self.paused = False
             self._disturb()
-        self._apply_now("resume")
-
-    def obey_at_once(self, apply: Callable[[str], None]) -> None:
-        """From now on `apply("cancel")`, `"pause"` or `"resume"` does it, in the commanding thread, and it is applied.
-
-        For work that never comes by here. What was commanded before is applied now.
-        """
-        self._apply = apply
-        if self.paused:
-            self._apply_now("pause")
-        if self.cancelled:
-            self._apply_now("cancel")
-
-    def _apply_now(self, action: str) -> None:
-        if self._apply is not None:
-            self._apply(action)
-            self._on_change(action)
 
     def _disturb(self) -> None:
         self._condition.notify_all()

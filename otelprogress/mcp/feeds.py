@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections import deque
 from collections.abc import Collection
 from contextlib import suppress
 from types import TracebackType
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Self
 from otelprogress.exceptions import FeedDenied, FeedError, InvalidValue, ProgressError, UnknownOperation
 from otelprogress.feed.clock import Clock, SystemClock
 from otelprogress.mcp.mirror import Mirror, matches
-from otelprogress.mcp.source import Listing, Since, Taken, Viewer, Wanted
+from otelprogress.mcp.source import Heard, Listing, Since, Taken, Viewer, Wanted
 from otelprogress.model.events import FeedEvent, OperationView
 from otelprogress.protocol.messages import Command, CommandStatus
 
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
 TICK_HZ: Final = 1.0
 """How often counts are heard of; digests are read every few seconds at the most."""
-MAX_HEARD: Final = 4_096
 _SETTLES_WITHIN_S: Final = 3.0
 """How long the first question waits until everything that runs was heard of."""
 _AGAIN_S: Final = 1.0
@@ -151,13 +149,13 @@ class MirrorFollowing:
         self._mirror = mirror
         self._run_ids = None if run_ids is None else frozenset(run_ids)
         self._clock = clock
-        self._heard: deque[FeedEvent] = deque(maxlen=MAX_HEARD)
+        self._heard = Heard()
         self._awake = asyncio.Event()
         self.close = mirror.listen(self._hear)
 
     def _hear(self, event: FeedEvent) -> None:
         if self._run_ids is None or event.operation.id in self._run_ids:
-            self._heard.append(event)
+            self._heard.add(event)
             self._awake.set()
 
     async def wait(self, timeout_s: float) -> bool:
@@ -172,14 +170,14 @@ class MirrorFollowing:
     async def take(self) -> Taken:
         """See `Following`."""
         self._awake.clear()
-        heard, self._heard = self._heard, deque(maxlen=MAX_HEARD)
+        events, left_out = self._heard.take()
         now_unix_ns = self._clock.time_unix_ns()
         views = [
             view
             for run_id in self._run_ids or ()
             if (view := self._mirror.view(run_id, now_unix_ns)) is not None
         ]
-        return Taken(self._mirror.position, heard, views)
+        return Taken(self._mirror.position, events, views, left_out)
 
 
 def _recorded(text: str) -> OperationView:
