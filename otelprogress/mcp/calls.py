@@ -27,7 +27,7 @@ from otelprogress.mcp.story import Story
 from otelprogress.mcp.waits import Given, Places
 from otelprogress.model import digest
 from otelprogress.model.digest_budget import DEFAULT_MAX_TOKENS, LeftOut
-from otelprogress.model.events import FeedEvent, OperationView
+from otelprogress.model.events import FeedEvent, OperationView, State
 from otelprogress.model.news import Reason
 from otelprogress.model.news import why as loudest
 from otelprogress.protocol.messages import Command
@@ -46,6 +46,7 @@ DEADLINE_S: Final = 30.0
 MAX_CANDIDATES: Final = 10
 _Arguments: TypeAlias = dict[str, str | bool | int | float | None]
 _TRACE_ID: Final = re.compile(r"[0-9a-f]{32}")
+_BAD: Final = frozenset({State.FAILED, State.LOST})
 _FAILURES: Final[Mapping[str, str]] = {
     "not_found": "no such operation",
     "ended": "the operation has ended",
@@ -111,7 +112,9 @@ class Calls:
             below = await self.source.search(viewer, Wanted(subtree=view.id, limit=50))
             views += [each for each in below.views if each.id != view.id]
         if since.before is None or asked.detail:
-            return self._full(viewer, views, since.position, max_tokens=asked.max_tokens)
+            # What failed is looked into next: where its trace is.
+            detail = asked.detail or view.state in _BAD
+            return self._full(viewer, views, since.position, max_tokens=asked.max_tokens, detail=detail)
         story = Story(views, since, "change", elapsed_s=self._given.elapsed_s(viewer.key, asked.since))
         return self._told(viewer, story, story.reason or "changed", asked.max_tokens)
 
@@ -255,6 +258,7 @@ class Calls:
         reason: Reason | None = None,
         more: int = 0,
         max_tokens: int = DEFAULT_MAX_TOKENS,
+        detail: bool = False,
     ) -> str:
         self._given.give(viewer.key, position)
         return digest.render(
@@ -263,6 +267,7 @@ class Calls:
             why=reason or loudest((), None, views),
             max_tokens=max_tokens,
             left_out=LeftOut(operations=more),
+            detail=detail,
         )
 
     def _told(self, viewer: Viewer, story: Story, why: Reason, max_tokens: int) -> str:

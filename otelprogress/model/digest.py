@@ -32,7 +32,7 @@ MAX_TEXT_CHARS: Final = 160
 MAX_CHOICES: Final = 16
 
 _LAST_LINE_TOKENS: Final = tokens("... left out: 999999 changes, 999999 operations (999999 failed)\n")
-RESERVED: Final = frozenset({"applied", "failed", "i", "lost", "refused", "step", "x"})
+RESERVED: Final = frozenset({"accepted", "applied", "failed", "i", "lost", "refused", "step", "x"})
 """Behind a sign, or before a word, these would read as something else than a name."""
 
 _SAFE_WORD: Final = re.compile(r"[a-z0-9_-]{1,64}")
@@ -76,7 +76,8 @@ def render(
         previously: the operations as the reader knows them, by id. `None`: it knows nothing (or its position is too
             old), so the full state is rendered, and said to be full.
         left_out: what the caller did not even pass; said with what the budget leaves out.
-        detail: also the trace id of each operation, to go on with elsewhere; it costs some thirty tokens.
+        detail: also the trace id, to go on with elsewhere; it costs some thirty tokens. Operations that follow one of
+            the same trace do not say it again.
 
     Returns:
         Lines, each ending in a line feed.
@@ -86,7 +87,12 @@ def render(
     by_run: dict[str, list[FeedEvent]] = {}
     for event in events:
         by_run.setdefault(event.operation.id, []).append(event)
-    blocks = [_block(view, by_run.get(view.id, ()), known.get(view.id), detail=detail) for view in views]
+    blocks = []
+    trace_id = ""
+    for view in views:
+        traced = detail and view.trace_id != trace_id
+        blocks.append(_block(view, by_run.get(view.id, ()), known.get(view.id), traced=traced))
+        trace_id = view.trace_id
     passed = f" +{formats.duration(elapsed_s)}" if elapsed_s is not None else ""
     header = (
         f"@{position if _POSITION.fullmatch(position) else '-'}{passed} why: {why}{' full' if full else ''}"
@@ -129,7 +135,7 @@ def quoted(text: str, max_chars: int = MAX_TEXT_CHARS) -> str:
 
 
 def _block(
-    view: OperationView, events: Sequence[FeedEvent], before: OperationView | None, *, detail: bool
+    view: OperationView, events: Sequence[FeedEvent], before: OperationView | None, *, traced: bool
 ) -> Block:
     title = view.title or view.name
     shows_title = before is None and bool(title) and slug(title) != view.handle.rpartition("-")[0]
@@ -137,7 +143,7 @@ def _block(
     return Block(
         head=_status(view),
         title=f"= {quoted(title)}" if shows_title else None,
-        trace=f"trace {view.trace_id}" if detail else None,
+        trace=f"trace {view.trace_id}" if traced else None,
         changes=changes,
         questions=[] if before is not None and before.input_id == view.input_id else _question(view),
         weight=_weight(view, changes),

@@ -168,6 +168,7 @@ class SourceContract:
         assert why_of(text) == "failed"
         assert "+ extract" in text
         assert 'x "ValueError: no such day"' in text
+        assert f"\ntrace {fakes.TRACE}\n" in text
 
     async def test_a_listing_is_narrowed_by_state_query_and_trace(self, calls, world):
         await world.publish(
