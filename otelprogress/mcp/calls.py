@@ -218,6 +218,9 @@ class Calls:
     ) -> str:
         _require(viewer, scope)
         view = await self._find(viewer, operation)
+        if not view.live:
+            # Its process may be gone by now, and with it whoever would say so.
+            raise Refusal(f"ended: {view.handle} has ended: {view.state.value}")
         if input_id is not None:
             open_id = view.input_id or ""
             arguments["input_id"] = input_id if input_id not in ("", "-") else open_id

@@ -389,6 +389,12 @@ class SourceContract:
         with pytest.raises(Refusal, match=f"^{status}: said by the host$"):
             await calls.cancel(world.viewer, arguments.CancelArguments(id="nightly_load-1"))
 
+    async def test_an_operation_that_has_ended_is_not_commanded_any_more(self, calls, world):
+        await world.publish(started(controls=("cancel",)), ended(2))
+        with pytest.raises(Refusal, match="^ended: nightly_load-1 has ended: succeeded$"):
+            await calls.cancel(world.viewer, arguments.CancelArguments(id="nightly_load-1"))
+        assert world.commands == []
+
     async def test_an_answer_goes_to_the_question_that_is_open_and_the_wait_goes_on(self, calls, world):
         await world.publish(started(controls=("input",)), asked(2))
         world.answer = accepted
@@ -422,6 +428,41 @@ class SourceContract:
         with pytest.raises(Refusal, match="forbidden: the token lacks the scope progress:respond"):
             await calls.respond(looking, arguments.RespondArguments(id="nightly", content="yes"))
         assert world.commands == []
+
+    # --- starting
+
+    async def test_what_was_started_is_shown_once_it_is_heard_of(self, world):
+        class Starts:
+            async def start(self, name: str, given: dict[str, Any], *, traceparent: str) -> str:
+                assert (name, given, traceparent) == ("nightly", {"day": "today"}, world.viewer.traceparent)
+                return "nightly-abc123"
+
+        calls = Calls(world.source, starter=Starts())
+        given = arguments.StartArguments(name="nightly", arguments={"day": "today"})
+        task = asyncio.create_task(calls.start(world.viewer, given))
+        await aeventually(lambda: len(calls.places))
+        await world.publish(started(label="nightly-abc123"))
+        text = await task
+        assert why_of(text) == "started"
+        assert "nightly_load-1 RUN" in text
+
+    async def test_what_was_started_and_is_not_heard_of_yet_has_a_name_to_wait_for(self, world, monkeypatch):
+        class Starts:
+            async def start(self, name: str, given: dict[str, Any], *, traceparent: str) -> str:
+                return "nightly-abc123"
+
+        monkeypatch.setattr("otelprogress.mcp.calls.APPEARS_WITHIN_S", 0.05)
+        given = arguments.StartArguments(name="nightly")
+        text = await Calls(world.source, starter=Starts()).start(world.viewer, given)
+        assert text.startswith("started as nightly-abc123; nothing was heard of it yet")
+
+    async def test_nobody_starts_anything_without_the_scope_or_without_a_list(self, calls, world):
+        given = arguments.StartArguments(name="nightly")
+        with pytest.raises(Refusal, match="its operator listed none"):
+            await calls.start(world.viewer, given)
+        looking = msgspec.structs.replace(world.viewer, scopes=frozenset({READ}))
+        with pytest.raises(Refusal, match="forbidden: the token lacks the scope progress:start"):
+            await Calls(world.source, starter=object()).start(looking, given)
 
     # --- hearing of everything
 
