@@ -79,11 +79,11 @@ class RespondArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """Of `progress_respond`."""
 
     id: OperationId
+    input_id: Annotated[str, Meta(max_length=256, description="from its `?` line")] = ""
     content: Annotated[
         _Primitive | dict[str, _Primitive],
         Meta(description="the answer; for a form an object"),
     ]
-    input_id: Annotated[str, Meta(max_length=256, description="from its `?` line")] = ""
     then_wait_s: Annotated[float, Meta(ge=0, le=600, description="then wait so long, as progress_wait")] = 0
 
 

@@ -1,7 +1,7 @@
 """The MCP server over `Calls`: tools, resources with updates, one prompt. Both eras of the protocol.
 
 Built on the SDK's low-level server, which leaves the texts of answers and the size of `tools/list` to us, and tells one
-subscriber from another (docs/adr/0008).
+subscriber from another (docs/adr/0009).
 """
 
 from __future__ import annotations

@@ -93,7 +93,8 @@ class Story:
         if before is not None:
             self._hear(news_reason(event, before, self._until, resumed=True))
         else:
-            self._hear(standing_reason(view, self._until, resumed=False))
+            began: Reason | None = "started" if self._until == "change" else None
+            self._hear(standing_reason(view, self._until, resumed=False) or began)
         self._last[view.id] = view
         self._told[view.id] = event.revision
 

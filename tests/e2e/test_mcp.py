@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -19,6 +20,7 @@ from tests.mcp.kit import ERAS, MODERN, Agent, over_http, over_stdio, position_o
 from tests.waiting import aeventually
 
 PROGRAM = [sys.executable, "-m", "tests.e2e.control_programs"]
+CLI_MCP = [sys.executable, "-m", "otelprogress.cli.main", "mcp"]
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 META = {"traceparent": f"00-{TRACE_ID}-b7ad6b7169203331-01"}
 
@@ -164,6 +166,18 @@ async def test_a_client_that_hangs_up_ends_the_server_and_nothing_else():
         assert program.poll() is None
 
 
+async def test_ctrl_c_ends_a_server_that_was_started_by_hand():
+    process = await asyncio.create_subprocess_exec(
+        *CLI_MCP, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    ping = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
+    process.stdin.write(json.dumps(ping).encode() + b"\n")
+    assert b'"id":1' in await asyncio.wait_for(process.stdout.readline(), 60)
+    process.send_signal(signal.SIGINT)
+    assert await asyncio.wait_for(process.wait(), 20) == -signal.SIGINT
+    process.stdin.close()
+
+
 def test_a_server_without_its_extra_says_what_to_install():
     hidden = "import sys; sys.modules['mcp'] = None; from otelprogress.cli.main import main; sys.argv[1:] = ['mcp']; main()"
     done = subprocess.run([sys.executable, "-c", hidden], capture_output=True, text=True, check=False)
@@ -185,6 +199,3 @@ def test_a_file_of_commands_that_cannot_be_meant_is_said_before_anything_is_serv
     )
     assert done.returncode == 2
     assert "free text is not taken" in done.stderr
-
-
-CLI_MCP = [sys.executable, "-m", "otelprogress.cli.main", "mcp"]
