@@ -71,9 +71,7 @@ class World:
     async def client(self, actor: str = "ada", mode: str = "auto", **fields: Any) -> AsyncIterator[Client]:
         """The official client, at the collector's server."""
         principal = Principal(**({"actor": actor, "scopes": ALL_SCOPES} | fields))
-        viewer = CollectorViewer(
-            actor=actor, key=actor, scopes=principal.scopes, principal=principal
-        )
+        viewer = CollectorViewer(actor=actor, key=actor, scopes=principal.scopes, principal=principal)
         async with Client(build_server(self.calls, lambda _: viewer, version="0"), mode=mode) as client:
             yield client
 

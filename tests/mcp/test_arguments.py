@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from otelprogress.mcp import arguments
@@ -21,7 +22,7 @@ ALL = (
 def test_a_schema_names_every_argument_and_says_which_are_needed(wanted):
     schema = schema_of(wanted)
     assert tuple(schema["properties"]) == wanted.__struct_fields__
-    needed = len(wanted.__struct_fields__) - len(wanted.__struct_defaults__)
+    needed = sum(field.required for field in msgspec.structs.fields(wanted))
     assert len(schema.get("required", [])) == needed
 
 
