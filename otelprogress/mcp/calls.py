@@ -39,8 +39,8 @@ REPORT_EVERY_S: Final = 4.0
 """Clients that count any word as life give up after five seconds and more of silence."""
 APPLIED_WITHIN_S: Final = 2.0
 """How long an answer to a command waits for what became of it; most are applied by then, which spares a call."""
-APPEARS_WITHIN_S: Final = 5.0
-"""How long an answer to a start waits until the operation is heard of."""
+APPEARS_WITHIN_S: Final = 4.0
+"""How long an answer to a start waits until the operation is heard of; clients with little patience give up after 5 s."""
 DEADLINE_S: Final = 30.0
 """Of a command: a worker that cannot take it by then does not take it any more."""
 MAX_CANDIDATES: Final = 10
@@ -244,12 +244,13 @@ class Calls:
                 raise Refusal(f"{status.status}: {status.message or _FAILURES.get(status.status, 'refused')}")
             # The viewer knows the operation: it is told what the command changed.
             story = Story([view], Since(here.position, before={view.id: view}), "attention")
-            if not await _heard_of(command.command_id, story, following, APPLIED_WITHIN_S):
-                story.add_own(_accepted(command, story.views[0]))
             if then_wait_s:
                 why = await _wait(story, following, then_wait_s, report)
             else:
+                await _heard_of(command.command_id, story, following, APPLIED_WITHIN_S)
                 why = story.reason or "changed"
+            if story.outcome_of(command.command_id) is None:
+                story.add_own(_accepted(command, view))
             return self._told(viewer, story, why, DEFAULT_MAX_TOKENS)
 
     def _full(
@@ -299,16 +300,15 @@ async def _wait(story: Story, following: Following, timeout_s: float, report: Re
     return story.reason or "timeout"
 
 
-async def _heard_of(command_id: str, story: Story, following: Following, timeout_s: float) -> bool:
-    """Whether it was heard what became of a command."""
+async def _heard_of(command_id: str, story: Story, following: Following, timeout_s: float) -> None:
+    """Until it was heard what became of a command, or the time is over."""
     loop = asyncio.get_running_loop()
     until_s = loop.time() + timeout_s
     while story.outcome_of(command_id) is None:
         left_s = until_s - loop.time()
         if left_s <= 0 or not await following.wait(left_s):
-            return False
+            return
         story.take(await following.take())
-    return True
 
 
 def _accepted(command: Command, view: OperationView) -> FeedEvent:

@@ -45,6 +45,7 @@ class Story:
         self._elapsed_s = elapsed_s
         self._events: list[FeedEvent] = []
         self._left_out = since.left_out
+        self._own: list[FeedEvent] = []
         self._last: dict[str, OperationView] = dict(since.before or {})
         self._told: dict[str, int] = {}
         for event in since.events:
@@ -113,19 +114,20 @@ class Story:
         return None
 
     def add_own(self, event: FeedEvent) -> None:
-        """Tell something that no operation said."""
-        self._events.append(event)
+        """Tell something that no operation said, before all that was heard."""
+        self._own.append(event)
 
     def text(self, why: Reason, *, max_tokens: int) -> str:
         """The digest: everything, for who knows nothing; else only what is new."""
         known = self._known
-        mentioned = {event.operation.id for event in self._events}
+        events = [*self._own, *self._events]
+        mentioned = {event.operation.id for event in events}
         views: Iterable[OperationView] = self._views.values()
         if known is not None:
             views = [view for view in views if view.id in mentioned or _moved(view, known.get(view.id))]
         return digest.render(
             views,
-            [event for event in self._events if event.kind != "snapshot" or event.gap is not None],
+            [event for event in events if event.kind != "snapshot" or event.gap is not None],
             position=self.position,
             why=why,
             elapsed_s=None if known is None or self._elapsed_s is None else self._elapsed_s + self.waited_s,

@@ -91,7 +91,10 @@ def render(
     trace_id = ""
     for view in views:
         traced = detail and view.trace_id != trace_id
-        blocks.append(_block(view, by_run.get(view.id, ()), known.get(view.id), traced=traced))
+        before = known.get(view.id)
+        # A wait that is over because of its time says how far it is, and not once more where.
+        short = why == "timeout" and before is not None and _is_in_the_same_step(view, before)
+        blocks.append(_block(view, by_run.get(view.id, ()), before, traced=traced, short=short))
         trace_id = view.trace_id
     passed = f" +{formats.duration(elapsed_s)}" if elapsed_s is not None else ""
     header = (
@@ -135,13 +138,18 @@ def quoted(text: str, max_chars: int = MAX_TEXT_CHARS) -> str:
 
 
 def _block(
-    view: OperationView, events: Sequence[FeedEvent], before: OperationView | None, *, traced: bool
+    view: OperationView,
+    events: Sequence[FeedEvent],
+    before: OperationView | None,
+    *,
+    traced: bool,
+    short: bool,
 ) -> Block:
     title = view.title or view.name
     shows_title = before is None and bool(title) and slug(title) != view.handle.rpartition("-")[0]
     changes = _changes(view, events, before)
     return Block(
-        head=_status(view),
+        head=_status(view, short=short),
         title=f"= {quoted(title)}" if shows_title else None,
         trace=f"trace {view.trace_id}" if traced else None,
         changes=changes,
@@ -159,8 +167,19 @@ def _weight(view: OperationView, changes: Sequence[Change]) -> Weight:
     return min(Weight.WARNING, max((change.weight for change in changes), default=Weight.NORMAL))
 
 
-def _status(view: OperationView) -> str:
-    """`nightly_load-2 RUN 40% eta 4-6m | 3/3 load 12k/120k row`; without steps `copy-1 RUN 40% eta 4-6m 12k/120k row`."""
+def _is_in_the_same_step(view: OperationView, before: OperationView) -> bool:
+    """Whether its percent and ETA say all that moved since then."""
+    step, was = view.step, before.step
+    if step is None or was is None or view.ratio is None or not view.live:
+        return False
+    return (step.index, step.name) == (was.index, was.name)
+
+
+def _status(view: OperationView, *, short: bool = False) -> str:
+    """`nightly_load-2 RUN 40% eta 4-6m | 3/3 load 12k/120k row`; without steps `copy-1 RUN 40% eta 4-6m 12k/120k row`.
+
+    Short, the step stays away.
+    """
     words = [view.handle if is_safe_word(view.handle) else view.id, _STATE_WORDS[view.state]]
     if view.ratio is not None:
         words.append(("~" if view.ratio_source == "estimated" else "") + formats.percent(view.ratio))
@@ -182,7 +201,9 @@ def _status(view: OperationView) -> str:
         line += f" ({children.total - children.live}/{total} children"
         bad = children.failed + children.lost
         line += f", {bad} failed)" if bad else ")"
-    return line if step is None or not _is_named(step) else f"{line} | {_step(step, view.step_count)}"
+    if short or step is None or not _is_named(step):
+        return line
+    return f"{line} | {_step(step, view.step_count)}"
 
 
 def _is_named(step: StepView) -> bool:

@@ -440,6 +440,28 @@ class SourceContract:
         assert why_of(text) == "ended"
         assert "input applied" in text
 
+    async def test_an_answer_that_is_refused_ends_the_wait_for_what_follows(self, calls, world):
+        await world.publish(started(controls=("input",)), asked(2))
+        world.answer = accepted
+        given = arguments.RespondArguments(id="nightly_load-1", content="yes", then_wait_s=600)
+        task = asyncio.create_task(calls.respond(world.viewer, given))
+        await aeventually(lambda: world.commands)
+        refused = control(3, world.commands[0], semconv.CONTROL_REFUSED, control_refusal="expired")
+        await world.publish(refused)
+        text = await task
+        assert why_of(text) == "warning"
+        assert 'input refused "expired"' in text
+        assert "accepted" not in text
+
+    async def test_the_wait_after_an_answer_takes_no_longer_than_it_may(self, calls, world, monkeypatch):
+        monkeypatch.setattr("otelprogress.mcp.calls.APPLIED_WITHIN_S", 600)
+        await world.publish(started(controls=("input",)), asked(2))
+        world.answer = accepted
+        given = arguments.RespondArguments(id="nightly_load-1", content="yes", then_wait_s=0.05)
+        text = await calls.respond(world.viewer, given)
+        assert why_of(text) == "timeout"
+        assert text.endswith("input accepted\n")
+
     async def test_the_fields_of_a_form_go_one_by_one(self, calls, world):
         await world.publish(started(), asked(2))
         given = arguments.RespondArguments(
