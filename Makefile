@@ -34,7 +34,7 @@ test-backends: install ## real backends, pipelines and SDKs of others
 
 test-conformance: install ## the MCP project's conformance suite and Inspector
 	$(PYTHON) -m tests.conformance.install
-	$(BIN)/python -m pytest -m conformance $(ARGS)
+	$(BIN)/python -m pytest tests/conformance -m conformance $(ARGS)
 
 lint: install  ## ruff, mypy strict, import directions
 	$(BIN)/ruff check .
