@@ -79,18 +79,39 @@ _FILTER: Final = [
     _query("after", _STRING, "The page that follows this run id: `next` of the page before."),
 ]
 
+_MAX_TOKENS: Final = _query(
+    "max_tokens",
+    {"type": "integer", "minimum": 50, "maximum": 10_000, "default": 800},
+    "The budget of one digest.",
+)
+
 _PATHS: Final[_Document] = {
     "/v1/operations": {
         "get": {
             "operationId": "listOperations",
             "summary": "What runs, or ended a short while ago.",
-            "parameters": _FILTER,
-            "responses": {
-                "200": _ok(
-                    "The operations that match, with their steps.",
-                    JSON,
-                    {"$ref": "#/components/schemas/OperationList"},
+            "parameters": [
+                *_FILTER,
+                _query(
+                    "render",
+                    {"type": "string", "enum": ["events", "digest"], "default": "events"},
+                    "digest: text for language models by docs/digest.md.",
                 ),
+                _query(
+                    "since",
+                    _STRING,
+                    "With `render=digest`: the position of an earlier one; what changed since it.",
+                ),
+                _MAX_TOKENS,
+            ],
+            "responses": {
+                "200": {
+                    "description": "The operations that match, with their steps; or their digest, see docs/digest.md.",
+                    "content": {
+                        JSON: {"schema": {"$ref": "#/components/schemas/OperationList"}},
+                        "text/plain": {"schema": _STRING},
+                    },
+                },
                 "400": _BAD,
                 "401": _UNAUTHORIZED,
                 "403": _FORBIDDEN,
@@ -169,11 +190,7 @@ _PATHS: Final[_Document] = {
                     {"type": "string", "enum": ["events", "digest"], "default": "events"},
                     "digest: text for language models by docs/digest.md, as the data of events named digest.",
                 ),
-                _query(
-                    "max_tokens",
-                    {"type": "integer", "minimum": 50, "maximum": 10_000, "default": 800},
-                    "The budget of one digest.",
-                ),
+                _MAX_TOKENS,
                 _query(
                     "cursor",
                     {"type": "string", "maxLength": 512},

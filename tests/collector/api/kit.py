@@ -218,6 +218,10 @@ class Answer:
         return json.loads(self.body)
 
     @property
+    def text(self) -> str:
+        return self.body.decode()
+
+    @property
     def media_type(self) -> str:
         return self.headers["Content-Type"].partition(";")[0]
 
