@@ -10,7 +10,7 @@ from starlette.routing import Route
 
 from otelprogress.protocol.messages import Filter
 from otelprogress_collector.api.openapi import document
-from otelprogress_collector.api.query import StreamParameters, ViewParameters
+from otelprogress_collector.api.query import ListParameters, StreamParameters, ViewParameters
 from otelprogress_collector.auth.rate import RateLimits, TokenBuckets
 from tests.collector.api.kit import TOKEN, FakeAuthority, get, reader, serving
 from tests.collector.api.schema_check import problems
@@ -48,7 +48,7 @@ def test_it_has_every_route_and_no_other(served):
 
 
 def test_it_has_every_parameter_and_no_other():
-    assert parameters("/v1/operations") == FILTER
+    assert parameters("/v1/operations") == FILTER | set(ListParameters.__struct_fields__)
     assert parameters("/v1/operations/{operation}") == set(ViewParameters.__struct_fields__)
     assert parameters("/v1/operations/{operation}", "path") == {"operation"}
     assert parameters("/v1/feed/sse") == FILTER | set(StreamParameters.__struct_fields__)

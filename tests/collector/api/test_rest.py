@@ -37,7 +37,8 @@ async def test_the_list_has_what_runs_with_its_steps_as_a_snapshot_would(served)
 
 
 async def test_the_list_can_be_had_as_a_digest_and_then_what_changed_since(served):
-    served.submit(started(), started(run=2, name="clean"))
+    served.submit(started())
+    served.submit(started(run=2, name="clean"))
     first = await get(served, "/v1/operations", parameters={"render": "digest"})
     assert first.media_type == "text/plain"
     header, *lines = first.text.splitlines()
