@@ -127,7 +127,9 @@ class Gate:
                 continue
 
     def reset_after_fork(self) -> None:
-        """In a forked child: new locks, and a pause is over: nobody is there who could end it."""
+        """In a forked child: new locks, and a pause is over: nobody is there who could end it. Ancestors' too."""
+        if self.parent is not None:
+            self.parent.reset_after_fork()
         self._condition = threading.Condition()
         self._waiters = []
         self._wakers = set()
@@ -155,17 +157,21 @@ class Gate:
         return first_signalled or first_paused
 
     def _cancel_expired(self) -> bool:
-        if self._obeyed or time.monotonic() < self._cancel_until_s:
-            return False
-        self.cancelled = False
-        self._on_change("cancel_expired")
+        with self._condition:  # against a new one that comes at this very moment
+            if self._obeyed or (self.cancelled and time.monotonic() < self._cancel_until_s):
+                return False
+            expired, self.cancelled = self.cancelled, False
+        if expired:
+            self._on_change("cancel_expired")
         return True
 
     def _pause_expired(self) -> bool:
-        if self._standing or time.monotonic() < self._pause_until_s:
-            return False
-        self.paused = False
-        self._on_change("pause_expired")
+        with self._condition:
+            if self._standing or (self.paused and time.monotonic() < self._pause_until_s):
+                return False
+            expired, self.paused = self.paused, False
+        if expired:
+            self._on_change("pause_expired")
         return True
 
     def check(self) -> None:
@@ -217,6 +223,11 @@ class Gate:
 
     def _holds(self) -> bool:
         return self.paused and not self.cancelled and not self.signalled
+
+    @property
+    def stands(self) -> bool:
+        """Whether a thread or a task stands still here."""
+        return self._standing > 0
 
     def check_signals(self) -> bool:
         """Run the handlers of signals that came for this gate, if any did; returns whether any did."""

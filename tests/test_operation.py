@@ -151,7 +151,7 @@ def test_a_result_is_kept_only_where_it_was_asked_for(said):
 
     plain(), kept(), chosen()
     assert said.ended("plain").result is None
-    assert said.ended("kept").result == '{"rows": 9, "password": [redacted]}'
+    assert said.ended("kept").result == '{"rows":9,"password":"[redacted]"}'
     assert said.ended("chosen").result == "9"
 
 

@@ -48,6 +48,21 @@ def test_the_example_does_what_its_first_line_says(name: str) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_the_agent_answers_one_job_cancels_another_and_reads_why_the_third_failed() -> None:
+    done = run("agent_over_mcp.py")
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    did = [
+        r"export-1 cancelled",
+        r'export-1 warned "the disk is almost full": cancelled',
+        r"load-1 FAILED 99% .* \| 2/2 write 99/100 row: ValueError: time data 'yesterday' does not match .*",
+        r"load-1 failed",
+        r'train-1 asked "the loss is flat, what about the learning rate\?": halve',
+        r"train-1 done",
+    ]
+    assert re.fullmatch("\n".join(did), "\n".join(sorted(done.stdout.splitlines()))), done.stdout
+
+
 @pytest.mark.parametrize("start_method", ["spawn", "fork", "forkserver"])
 def test_the_pool_example_gives_the_same_checksums_with_every_start_method(start_method: str) -> None:
     done = run("pool.py", "--start-method", start_method)
