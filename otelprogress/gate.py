@@ -301,16 +301,19 @@ def on_event_loop() -> bool:
 class Chunks:
     """The selectors of one gated loop, for `compress(iterable, chain.from_iterable(chunks))`.
 
-    `count()` is exact from any thread: what was handed out, never what a command drained.
+    `count()` is exact from any thread: what was handed out, never what a command drained. `handed_out()` knows besides
+    that code which stands at the gate has worked off its last item.
     """
 
-    __slots__ = ("__weakref__", "_done", "_gate", "_left", "_lock")
+    __slots__ = ("__weakref__", "_before", "_done", "_gate", "_left", "_lock")
 
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
         self._lock = threading.RLock()
         self._done = 0
         """Items handed out of chunks before this one, and less what was drained of this one."""
+        self._before = 0
+        """Items worked off when the code last stood at the gate."""
         self._left: itertools.repeat[bool] = itertools.repeat(True, 0)
         gate.watch(self)
 
@@ -323,6 +326,7 @@ class Chunks:
             if self._gate.closed_by() is not None:
                 with self._lock:  # not counted while it stands still
                     self.drain()
+                    self._before = self.count()
                 self._gate.check()
                 if self._gate.closed_by() is not None:  # paused on an event loop: go on, look at each item
                     with self._lock:
@@ -346,3 +350,11 @@ class Chunks:
         """Items handed out so far."""
         with self._lock:
             return self._done - operator.length_hint(self._left)
+
+    def handed_out(self) -> int:
+        """Items handed out, as `loops.Loop` has it: one more than are worked off for certain.
+
+        While the code stands at the gate that is one more than `count()`: there is none in the loop's body.
+        """
+        with self._lock:
+            return max(self.count(), self._before + 1 if self._before else 0)
