@@ -151,10 +151,7 @@ class CommandDesk:
                 continue
             said = _said_in(entry.encoded)
             if said.control_id is not None and (word := _word(said.kind, said.control_refusal)) is not None:
-                key = entry.after.tenant, said.control_id
-                self._known[key] = _Known(entry.after.id, word)
-        while len(self._known) > MAX_REMEMBERED:
-            self._known.popitem(last=False)
+                self._remember((entry.after.tenant, said.control_id), entry.after.id, word)
 
     # --- what a host asks -------------------------------------------------------------------------------------
 
@@ -325,8 +322,6 @@ class CommandDesk:
 
     def applied(self, applied: Sequence[Applied], now_unix_ns: int) -> None:
         """Look at what the hub has just applied: ends of commands, ends of runs, and what begins below a command."""
-        if not (self._pending or self._standing or self._known):
-            return  # nobody has commanded anything yet
         for each in applied:
             event, kind = each.source, each.source.kind
             if kind in _SETTLED and event.control_id is not None:
@@ -346,11 +341,12 @@ class CommandDesk:
             return
         if pending is None:
             known = self._known.get(key)
-            # What the worker itself says counts for more than that nobody had said anything in time.
-            if known is not None and event.writer_id and self._is_below(event.run_id, known.run_id):
-                self._known[key] = _Known(known.run_id, word)
+            # What the worker itself says counts for more than that nobody had said anything in time. Of a command that
+            # was accepted before a restart the word may come before it is sent again.
+            if event.writer_id and (known is None or self._is_below(event.run_id, known.run_id)):
+                self._remember(key, event.run_id if known is None else known.run_id, word)
         elif self._is_below(event.run_id, pending.run_id):
-            self._remember(pending, word)
+            self._remember(key, pending.run_id, word)
             if event.kind == semconv.CONTROL_REFUSED:
                 self._withdraw(pending)
 
@@ -412,7 +408,7 @@ class CommandDesk:
         return min((each.due_unix_ns for each in self._pending.values()), default=None)
 
     def _refuse(self, pending: _Pending, refusal: str) -> None:
-        self._remember(pending, f"refused: {refusal}")
+        self._remember((pending.tenant, pending.command_id), pending.run_id, f"refused: {refusal}")
         self._withdraw(pending)
         self._events.append(
             Event(
@@ -429,10 +425,9 @@ class CommandDesk:
             )
         )
 
-    def _remember(self, pending: _Pending, word: str) -> None:
-        key = (pending.tenant, pending.command_id)
+    def _remember(self, key: tuple[str, str], run_id: str, word: str) -> None:
         self._pending.pop(key, None)
-        self._known[key] = _Known(pending.run_id, word)
+        self._known[key] = _Known(run_id, word)
         while len(self._known) > MAX_REMEMBERED:
             self._known.popitem(last=False)
 

@@ -46,6 +46,26 @@ def signalled(_: str) -> None:
             raise SystemExit(0) from None
 
 
+def counting(_: str) -> None:
+    """Counts what it is told to do, until it is cancelled."""
+    done: list[int] = []
+    with progress.operation("count", controls=["step", "cancel"]) as operation:
+        operation.on_signal("step", lambda: done.append(1))
+        try:
+            for _step in progress.track(range(1_000_000)):
+                time.sleep(0.001)
+        except progress.OperationCancelled:
+            print(f"done {len(done)}", flush=True)
+            raise SystemExit(0) from None
+
+
+def stuck(_: str) -> None:
+    """Says that it is there, and never comes by its gate."""
+    with progress.operation("stuck", controls=["cancel"]):
+        print("ready", flush=True)
+        time.sleep(600)
+
+
 def _resize(number: int) -> int:
     with progress.operation("resize"):
         for _part in progress.track(range(2_000), unit="part"):
@@ -87,6 +107,6 @@ def pool(method: str) -> None:
 
 if __name__ == "__main__":
     progress.configure(view="off")
-    {one.__name__: one for one in (rows, asking, signalled, counted, pool)}[sys.argv[1]](
+    {one.__name__: one for one in (rows, asking, signalled, counted, counting, stuck, pool)}[sys.argv[1]](
         sys.argv[2] if len(sys.argv) > 2 else ""
     )

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from otelprogress.model import semconv
-from otelprogress.model.events import Event, State
+from otelprogress.model.events import State
 from otelprogress.model.tree import OperationTree
 from otelprogress.protocol import command_desk
 from otelprogress.protocol.command_desk import (
@@ -705,18 +705,7 @@ def test_an_event_without_a_command_settles_nothing(bureau: Bureau):
     assert "not known yet" in bureau.command().message
 
 
-def test_the_effect_of_a_command_that_this_desk_never_saw_is_left_alone(bureau: Bureau):
-    bureau.desk.applied(
-        bureau.hub.publish(
-            Event(
-                kind=semconv.CONTROL_APPLIED,
-                run_id=rid(1),
-                time_unix_ns=bureau.now_ns,
-                writer_id="w1",
-                control_id="elsewhere",
-            ),
-            bureau.now_ns,
-        ),
-        bureau.now_ns,
-    )
-    assert bureau.command(command_id="elsewhere").status == "accepted"
+def test_the_effect_of_a_command_of_before_a_restart_is_what_its_sender_hears(bureau: Bureau):
+    bureau.applies(command_id="c1")
+    assert bureau.command(command_id="c1").message == "accepted before; applied"
+    assert bureau.sent() == []
