@@ -25,6 +25,8 @@ SAYS = {
     "quickstart.py": r"^26115 rows, checksum [0-9a-f]{8}$",
     "nightly_load.py": r"^\d+ rows loaded$",
     "reindex_asyncio.py": r"^3322 planes indexed\ncancelled after 300 planes: enough for this example$",
+    "steered_training.py": r"^asked 'the loss rises: what about the learning rate\?'\ntold to halve\n"
+    r"snapshot: gust = \d\.\d\d x speed\ncancelled: good enough$",
     "imperative.py": r"^refused: .*job-7.*\n16 airlines$",
     "tqdm_unchanged.py": r"^checksum [0-9a-f]{8}$",
 }
@@ -61,6 +63,19 @@ def test_the_agent_answers_one_job_cancels_another_and_reads_why_the_third_faile
         r"train-1 done",
     ]
     assert re.fullmatch("\n".join(did), "\n".join(sorted(done.stdout.splitlines()))), done.stdout
+
+
+def test_the_agent_of_raw_json_answers_one_job_cancels_another_and_reads_why_the_third_failed() -> None:
+    done = run("agent_over_websocket.py")
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert sorted(done.stdout.splitlines()) == [
+        "export-1 cancelled",
+        'export-1 warns "the disk is almost full": cancel',
+        "load-1 failed: ValueError: time data 'yesterday' does not match format '%Y-%m-%d'",
+        'train-1 asks "the loss is flat: what now?": halve',
+        "train-1 done",
+    ]
 
 
 @pytest.mark.parametrize("start_method", ["spawn", "fork", "forkserver"])
