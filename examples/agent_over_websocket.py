@@ -98,12 +98,15 @@ class Agent:
     async def hear(self, feed: ClientConnection, message: dict[str, Any]) -> None:
         match message["type"]:
             case "digest":
+                decided: list[dict[str, Any]] = []
                 for told in read(message["text"]):
                     self.note(told)
-                    for command in self.decide(told):
-                        self.unanswered[command["command_id"]] = command
-                        await send(feed, **command)
+                    decided += self.decide(told)
+                # First it is certain what is to be done and where to go on: the connection may break while it is said.
+                self.unanswered |= {command["command_id"]: command for command in decided}
                 self.cursor = message["cursor"]
+                for command in decided:
+                    await send(feed, **command)
             case "command_status":
                 asked = self.unanswered.pop(message["command_id"])
                 if message["status"] not in (
