@@ -41,14 +41,14 @@ def question_rows(view: OperationView, now_unix_ns: int) -> list[tuple[str, str]
     if view.input_deadline_unix_ns is not None:
         left = f"in {formats.duration(max(0, view.input_deadline_unix_ns - now_unix_ns) / 1e9)}"
     if view.input_default is not None:
-        rows.append(("default", f"{_value(view.input_default)} {left}".rstrip()))
+        rows.append(("default", f"{json_value(view.input_default)} {left}".rstrip()))
     elif left:
         rows.append(("ends", left))
     return rows
 
 
-def _value(text: str) -> str:
-    """A value that stands as JSON in an event, and is not trusted to."""
+def json_value(text: str) -> str:
+    """A value that stands as JSON in an event, and is not trusted to: a text in quotes, others as they are."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
