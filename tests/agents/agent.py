@@ -6,6 +6,7 @@ It counts what it costs: its calls, and the tokens of each call's name, argument
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,8 +50,6 @@ class Known:
     stalled: bool = False
     changes: list[str] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
-    answered: set[str] = field(default_factory=set)
-    """The questions that it has answered."""
 
     def read(self, operation: Operation) -> None:
         self.state, self.stalled = operation.state, operation.stalled
@@ -59,6 +58,10 @@ class Known:
         self.texts += operation.texts
         if operation.question is not None:
             self.texts.append(operation.question["prompt"] or "")
+
+
+class Refused(Exception):
+    """The answer to a call is an error, in these words."""
 
 
 class Agent:
@@ -76,7 +79,8 @@ class Agent:
         self.wait_s = 600 if limit_s is None else int(limit_s) - 1
         self.calls: list[Call] = []
         self.known: dict[str, Known] = {}
-        self._position = ""
+        self.position = ""
+        """Of the last digest."""
 
     @property
     def tokens(self) -> int:
@@ -91,13 +95,14 @@ class Agent:
         took_s = loop.time() - began_s
         answer = text_of(result)
         self.calls.append(Call(tool, arguments, answer, loop.time(), took_s))
-        assert not result.is_error, answer
+        if result.is_error:
+            raise Refused(answer)
         return answer
 
     async def ask(self, tool: str, **arguments: Any) -> Digest:
         """Call a tool, and read its answer."""
         digest = parse(await self.call(tool, **arguments))
-        self._position = digest.position
+        self.position = digest.position
         for operation in digest.operations:
             self.known.setdefault(operation.handle, Known(operation.handle)).read(operation)
         return digest
@@ -106,21 +111,27 @@ class Agent:
         """Find the operation that runs, see it through, answer what it asks; returns what was read of it."""
         digest = await self.ask("progress_list", **query)
         (found,) = [each.handle for each in digest.operations if each.state not in OUTCOMES]
-        known = self.known[found]
-        while known.state not in OUTCOMES:
-            (operation,) = [each for each in digest.operations if each.handle == found] or [None]
-            if operation is not None and operation.question is not None:
-                digest = await self._answer(known, operation)
-            else:
-                digest = await self.ask(
-                    "progress_wait", ids=[found], since=self._position, timeout_s=self.wait_s
-                )
-        return known
+        return await self.see_through(found, digest)
+
+    async def see_through(self, handle: str, digest: Digest | None = None) -> Known:
+        """Follow one operation from a digest on, to its end."""
+        while handle not in self.known or self.known[handle].state not in OUTCOMES:
+            asking = [each for each in digest.operations if each.handle == handle] if digest else []
+            digest = None
+            if asking and asking[0].question is not None:
+                with contextlib.suppress(Refused):  # somebody else was faster
+                    digest = await self._answer(self.known[handle], asking[0])
+            if digest is None:
+                digest = await self.wait(handle)
+        return self.known[handle]
+
+    async def wait(self, handle: str) -> Digest:
+        """Wait until it needs attention, as long as the client's patience lasts."""
+        return await self.ask("progress_wait", ids=[handle], since=self.position, timeout_s=self.wait_s)
 
     async def _answer(self, known: Known, operation: Operation) -> Digest:
         question = operation.question
         assert question is not None
-        known.answered.add(question["id"] or "")
         choices = (question["choices"] or "").split("|")
         return await self.ask(
             "progress_respond",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 from collections.abc import Awaitable, Callable
@@ -16,6 +17,8 @@ from tests.agents.world import World
 from tests.model.saying import Saying
 
 DURATION_S = 600.0
+PATIENCE_S = 300
+"""How long it waits for an answer, before it takes the default."""
 WARNING = "12 rows rejected: bad date"
 QUESTION = "12 rows have no date. Skip them or abort?"
 RESULT = {"rows": 119_988}
@@ -37,7 +40,7 @@ class Operation:
         self._world = world
         self._clock = VirtualClock()
         self._counted = 0.0
-        self._asked = asyncio.Event()
+        self._answered = asyncio.Event()
         self._on_its_way: set[asyncio.Task[None]] = set()
         world.workers[self.said.writer] = self.obey
 
@@ -56,16 +59,19 @@ class Operation:
         await self._world.say(event)
 
     async def obey(self, command: LinkCommand) -> None:
-        """Take an answer."""
+        """Take the first answer, and refuse others."""
         await asyncio.sleep(self.random.uniform(0.0, 3.0))
-        self.answer = command.arguments["content"]
-        self._asked.set()
+        refused = self._answered.is_set()
+        if not refused:
+            self.answer = command.arguments["content"]
+            self._answered.set()
         await self.say(
             self.said.event,
-            semconv.CONTROL_APPLIED,
+            semconv.CONTROL_REFUSED if refused else semconv.CONTROL_APPLIED,
             control_id=command.command_id,
             control_action=command.action,
             control_actor=command.actor,
+            control_refusal="it is answered already, or was not asked" if refused else None,
         )
 
     # --- ten minutes
@@ -117,7 +123,6 @@ class Operation:
         await self.say(self.said.note, WARNING, level="warning")
 
     async def _ask(self) -> None:
-        deadline_s = self._now_s() + 300
         await self.say(
             self.said.event,
             semconv.INPUT_REQUESTED,
@@ -126,10 +131,12 @@ class Operation:
             input_prompt=QUESTION,
             input_schema='{"enum": ["skip", "abort"]}',
             input_default='"skip"',
-            input_deadline_unix_ns=self._clock.time_unix_ns() + 300 * 10**9,
+            input_deadline_unix_ns=self._clock.time_unix_ns() + PATIENCE_S * 10**9,
         )
-        async with asyncio.timeout(deadline_s - self._now_s()):
-            await self._asked.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE_S):
+                await self._answered.wait()
+        self.answer = self.answer or "skip"
         await self.say(self.said.event, semconv.OPERATION_STATE_CHANGED, state=State.RUNNING)
 
     def _now_s(self) -> float:
