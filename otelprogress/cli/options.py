@@ -67,6 +67,6 @@ ExpectRevision = Annotated[
     typer.Option(
         "--expect-revision",
         metavar="N",
-        help="Refuse it as stale unless this is the revision of its last durable event, as tail shows it.",
+        help="Refuse it as stale if anything but ticks has happened since this revision, as show and tail tell it.",
     ),
 ]

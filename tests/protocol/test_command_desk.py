@@ -177,7 +177,15 @@ def test_whoever_expects_an_older_revision_looks_again(bureau: Bureau):
 def test_a_tick_makes_no_revision_stale(bureau: Bureau):
     seen = bureau.hub.view(rid(1), bureau.now_ns).revision
     bureau.tick(1, 5)
+    ticked = bureau.hub.view(rid(1), bureau.now_ns).revision
+    assert ticked > seen
     assert bureau.command(expect_revision=seen).status == "accepted"
+    assert bureau.command(command_id="c2", expect_revision=ticked).status == "accepted", (
+        "as a snapshot shows it"
+    )
+    assert bureau.command(command_id="c3", expect_revision=ticked + 1).status == "stale", (
+        "it never came that far"
+    )
 
 
 def test_a_process_that_is_not_connected_cannot_be_told(bureau: Bureau):

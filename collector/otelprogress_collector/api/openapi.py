@@ -185,7 +185,7 @@ _PATHS: Final[_Document] = {
                 "403": _status_or_problem("forbidden: the token lacks the scope; or as elsewhere."),
                 "404": _status("not_found"),
                 "409": _status("ended, unsupported or ambiguous"),
-                "412": _status("stale: `expect_revision` is not that of its last durable event."),
+                "412": _status("stale: something durable has happened since `expect_revision`."),
                 "413": _problem("A body of more than 64 KiB."),
                 "415": _problem("A body that is not application/json."),
                 "429": _TOO_MANY,
