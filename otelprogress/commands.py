@@ -69,7 +69,6 @@ class Commanded(Voice):
         "_ends",
         "_gate",
         "_handlers",
-        "_on_command",
         "_orders",
         "_signals",
         "controls",
@@ -171,14 +170,6 @@ class Commanded(Voice):
     def resume(self) -> bool:
         """Let it go on. Returns whether it declared `pause` and lives."""
         return self._commanded("pause") and self.obey("resume", Order()) == "accepted"
-
-    def obey_at_once(self, apply: Callable[[str], None]) -> None:
-        """Let commands take effect where they are given, by `apply(action)`; see `Gate.obey_at_once`.
-
-        For work that has no items and no checkpoints of its own, as a program that was started.
-        """
-        if self._gate is not None:
-            self._gate.obey_at_once(apply)
 
     def _commanded(self, action: str) -> bool:
         if self.ended:

@@ -41,7 +41,6 @@ class Gate:
 
     __slots__ = (
         "__weakref__",
-        "_apply",
         "_cancel_until_s",
         "_condition",
         "_loops",
@@ -71,7 +70,6 @@ class Gate:
         """Threads and tasks that stand still here: a pause that was obeyed does not expire."""
         self._wakers: set[Callable[[], object]] = set()
         self._on_change = on_change
-        self._apply: Callable[[str], None] | None = None
         self._condition = threading.Condition()
         self._loops: weakref.WeakSet[Chunks] = weakref.WeakSet()
         self._waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
@@ -91,7 +89,6 @@ class Gate:
                 self.cancelled, self._cancel_until_s = True, until_s
             self._cancel_until_s = max(self._cancel_until_s, until_s)
             self._disturb()
-        self._apply_now("cancel")
 
     def pause(self, until_s: float = math.inf) -> None:
         """Let the next item or checkpoint stand still until `resume()` or `cancel()`.
@@ -103,7 +100,6 @@ class Gate:
             self._pause_until_s = max(self._pause_until_s, until_s) if self.paused else until_s
             self.paused = True
             self._disturb()
-        self._apply_now("pause")
 
     def signal(self) -> None:
         """Let the next item or checkpoint run what `on_change("signal")` runs; nothing stands still for it."""
@@ -116,23 +112,6 @@ class Gate:
         with self._condition:
             self.paused = False
             self._disturb()
-        self._apply_now("resume")
-
-    def obey_at_once(self, apply: Callable[[str], None]) -> None:
-        """From now on `apply("cancel")`, `"pause"` or `"resume"` does it, in the commanding thread, and it is applied.
-
-        For work that never comes by here. What was commanded before is applied now.
-        """
-        self._apply = apply
-        if self.paused:
-            self._apply_now("pause")
-        if self.cancelled:
-            self._apply_now("cancel")
-
-    def _apply_now(self, action: str) -> None:
-        if self._apply is not None:
-            self._apply(action)
-            self._on_change(action)
 
     def _disturb(self) -> None:
         self._condition.notify_all()
@@ -322,16 +301,19 @@ def on_event_loop() -> bool:
 class Chunks:
     """The selectors of one gated loop, for `compress(iterable, chain.from_iterable(chunks))`.
 
-    `count()` is exact from any thread: what was handed out, never what a command drained.
+    `count()` is exact from any thread: what was handed out, never what a command drained. `handed_out()` knows besides
+    that code which stands at the gate has worked off its last item.
     """
 
-    __slots__ = ("__weakref__", "_done", "_gate", "_left", "_lock")
+    __slots__ = ("__weakref__", "_before", "_done", "_gate", "_left", "_lock")
 
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
         self._lock = threading.RLock()
         self._done = 0
         """Items handed out of chunks before this one, and less what was drained of this one."""
+        self._before = 0
+        """Items worked off when the code last stood at the gate."""
         self._left: itertools.repeat[bool] = itertools.repeat(True, 0)
         gate.watch(self)
 
@@ -344,6 +326,7 @@ class Chunks:
             if self._gate.closed_by() is not None:
                 with self._lock:  # not counted while it stands still
                     self.drain()
+                    self._before = self.count()
                 self._gate.check()
                 if self._gate.closed_by() is not None:  # paused on an event loop: go on, look at each item
                     with self._lock:
@@ -367,3 +350,11 @@ class Chunks:
         """Items handed out so far."""
         with self._lock:
             return self._done - operator.length_hint(self._left)
+
+    def handed_out(self) -> int:
+        """Items handed out, as `loops.Loop` has it: one more than are worked off for certain.
+
+        While the code stands at the gate that is one more than `count()`: there is none in the loop's body.
+        """
+        with self._lock:
+            return max(self.count(), self._before + 1 if self._before else 0)

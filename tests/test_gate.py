@@ -4,10 +4,12 @@ import asyncio
 import signal
 import threading
 import time
+from collections.abc import AsyncIterator
 
 import pytest
 
 import otelprogress as progress
+from otelprogress import active
 from otelprogress.exceptions import OperationCancelled
 from otelprogress.gate import Gate
 from otelprogress.model.events import State
@@ -132,7 +134,52 @@ async def test_a_sync_loop_on_a_running_loop_goes_on_while_paused_and_obeys_canc
                 if n == 5:
                     operation.cancel()
         assert seen == list(range(6))
-        assert operation.root.completed == 5
+        assert operation.root.completed == 6
+
+
+def test_a_loop_that_stands_still_has_worked_off_what_it_was_given_and_goes_on_from_there():
+    counts: list[float] = []
+    with recording(strict=True) as said:
+
+        def work() -> None:
+            with progress.operation("work", controls=["pause"]) as operation:
+                for n in progress.track(range(5)):
+                    counts.append(operation.root.completed)
+                    if n == 2:
+                        operation.pause()
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        (applied,) = eventually(lambda: said.of("control.applied"))
+        assert applied.completed == 3, "there is none in the body"
+        (operation,) = active.current.live.values()
+        assert operation.root.completed == 3
+        operation.resume()
+        thread.join()
+    assert counts == [0, 1, 2, 3, 4]
+    assert said.ended("work").completed == 5
+
+
+async def test_an_async_loop_that_stands_still_has_worked_off_what_it_was_given():
+    async def items() -> AsyncIterator[int]:
+        for n in range(5):
+            yield n
+
+    with recording(strict=True) as said:
+
+        async def work() -> None:
+            async with progress.operation("work", controls=["pause"]) as operation:
+                async for n in progress.track(items()):
+                    if n == 2:
+                        operation.pause()
+
+        task = asyncio.create_task(work())
+        (applied,) = await aeventually(lambda: said.of("control.applied"))
+        assert applied.completed == 3
+        (operation,) = active.current.live.values()
+        operation.resume()
+        await task
+    assert said.ended("work").completed == 5
 
 
 async def test_an_async_checkpoint_stands_still_while_the_loop_goes_on():

@@ -76,14 +76,17 @@ class Numbers:
     """The numbers of handles, by slug; what was given since the last batch is written with the next."""
 
     def __init__(self, given: dict[str, int]) -> None:
-        self._given = dict(list(given.items())[-MAX_NUMBERS:])
-        self.changed: dict[str, int] = {}
+        self.changed: dict[str, int] = dict.fromkeys(list(given)[:-MAX_NUMBERS], 0)
+        """What the store has to be told; 0: to forget it."""
+        self._given = {slug: number for slug, number in given.items() if slug not in self.changed}
 
     def __call__(self, front: str) -> int:
         """The next number of a slug."""
         number = self._given.pop(front, 0) + 1
         if len(self._given) >= MAX_NUMBERS:
-            del self._given[next(iter(self._given))]
+            oldest = next(iter(self._given))
+            del self._given[oldest]
+            self.changed[oldest] = 0
         self._given[front] = self.changed[front] = number
         return number
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -44,4 +45,6 @@ def mcp(
         starter=stdio.starter_of(commands),
         version=version("otelprogress"),
     )
+    # A thread waits for standard input and cannot be told to stop; there is nothing to tidy up.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     asyncio.run(serving)

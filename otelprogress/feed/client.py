@@ -336,8 +336,8 @@ class AsyncClient:
 
         Args:
             operation: handle, id, label or unique prefix.
-            until: `end`: it has an outcome; `attention`: also a warning, a question, a stall and its end; `step`:
-                also a step that started or ended; `change`: any milestone.
+            until: `end`: it has an outcome; `attention`: also a warning, a question, a stall, a command
+                that was refused; `step`: also a step that started or ended, the end of a stall; `change`: any milestone.
             timeout_s: then the answer is `reason="timeout"`; `None`: never. Local processes that do not answer are
                 given half of it, and a second at least.
             cursor: of earlier news: what happened since then counts too. `None`: only what happens from now on,

@@ -194,6 +194,7 @@ def scan(folder: Path | None = None, *, now_s: float | None = None) -> list[Foun
             else:
                 found.append(Found(_set_aside(path, now_s), content, live=False))
         except (OSError, InvalidValue, InvalidRecord):
+            _drop_unfilled(path, now_s)
             continue
     found.sort(key=lambda one: one.content.written_at_unix_ns, reverse=True)
     return found
@@ -203,6 +204,14 @@ def remove(path: Path) -> None:
     """Take the file away; one that is not there, or cannot be removed, is no error (its process will be gone)."""
     with contextlib.suppress(OSError):
         path.unlink(missing_ok=True)
+
+
+def _drop_unfilled(path: Path, now_s: float) -> None:
+    """A file that was announced and never written: its process was killed before."""
+    with contextlib.suppress(OSError):
+        there = path.lstat()
+        if not there.st_size and stat.S_ISREG(there.st_mode) and now_s - there.st_mtime > KEEP_STALE_S:
+            remove(path)
 
 
 def _set_aside(path: Path, now_s: float) -> Path:

@@ -79,11 +79,11 @@ class RespondArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """Of `progress_respond`."""
 
     id: OperationId
+    input_id: Annotated[str, Meta(max_length=256, description="from its `?` line")] = ""
     content: Annotated[
         _Primitive | dict[str, _Primitive],
         Meta(description="the answer; for a form an object"),
     ]
-    input_id: Annotated[str, Meta(max_length=256, description="from its `?` line")] = ""
     then_wait_s: Annotated[float, Meta(ge=0, le=600, description="then wait so long, as progress_wait")] = 0
 
 
@@ -96,8 +96,9 @@ class StartArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 A = TypeVar("A", bound=msgspec.Struct)
 
-_SCHEMA_OF_CONTENT: Final = {"type": ["string", "number", "boolean", "object"]}
-"""Instead of what the union comes to, which is four times as long and says no more."""
+_SCHEMA_OF_CONTENT: Final = {"anyOf": [{"type": kind} for kind in ("string", "number", "boolean", "object")]}
+"""Instead of what the union comes to, which is three times as long and says no more. A list of types would be shorter
+still, but dialects of schemas that some models take have none."""
 
 
 def schema_of(arguments: type[msgspec.Struct]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from otelprogress.mcp.story import Story
 from otelprogress.mcp.waits import Given, Places
 from otelprogress.model import digest
 from otelprogress.model.digest_budget import DEFAULT_MAX_TOKENS, LeftOut
-from otelprogress.model.events import FeedEvent, OperationView
+from otelprogress.model.events import FeedEvent, OperationView, State
 from otelprogress.model.news import Reason
 from otelprogress.model.news import why as loudest
 from otelprogress.protocol.messages import Command
@@ -39,13 +39,14 @@ REPORT_EVERY_S: Final = 4.0
 """Clients that count any word as life give up after five seconds and more of silence."""
 APPLIED_WITHIN_S: Final = 2.0
 """How long an answer to a command waits for what became of it; most are applied by then, which spares a call."""
-APPEARS_WITHIN_S: Final = 5.0
-"""How long an answer to a start waits until the operation is heard of."""
+APPEARS_WITHIN_S: Final = 4.0
+"""How long an answer to a start waits until the operation is heard of; clients with little patience give up after 5 s."""
 DEADLINE_S: Final = 30.0
 """Of a command: a worker that cannot take it by then does not take it any more."""
 MAX_CANDIDATES: Final = 10
 _Arguments: TypeAlias = dict[str, str | bool | int | float | None]
 _TRACE_ID: Final = re.compile(r"[0-9a-f]{32}")
+_BAD: Final = frozenset({State.FAILED, State.LOST})
 _FAILURES: Final[Mapping[str, str]] = {
     "not_found": "no such operation",
     "ended": "the operation has ended",
@@ -111,7 +112,9 @@ class Calls:
             below = await self.source.search(viewer, Wanted(subtree=view.id, limit=50))
             views += [each for each in below.views if each.id != view.id]
         if since.before is None or asked.detail:
-            return self._full(viewer, views, since.position, max_tokens=asked.max_tokens)
+            # What failed is looked into next: where its trace is.
+            detail = asked.detail or view.state in _BAD
+            return self._full(viewer, views, since.position, max_tokens=asked.max_tokens, detail=detail)
         story = Story(views, since, "change", elapsed_s=self._given.elapsed_s(viewer.key, asked.since))
         return self._told(viewer, story, story.reason or "changed", asked.max_tokens)
 
@@ -215,6 +218,9 @@ class Calls:
     ) -> str:
         _require(viewer, scope)
         view = await self._find(viewer, operation)
+        if not view.live:
+            # Its process may be gone by now, and with it whoever would say so.
+            raise Refusal(f"ended: {view.handle} has ended: {view.state.value}")
         if input_id is not None:
             open_id = view.input_id or ""
             arguments["input_id"] = input_id if input_id not in ("", "-") else open_id
@@ -238,12 +244,13 @@ class Calls:
                 raise Refusal(f"{status.status}: {status.message or _FAILURES.get(status.status, 'refused')}")
             # The viewer knows the operation: it is told what the command changed.
             story = Story([view], Since(here.position, before={view.id: view}), "attention")
-            if not await _heard_of(command.command_id, story, following, APPLIED_WITHIN_S):
-                story.add_own(_accepted(command, story.views[0]))
             if then_wait_s:
                 why = await _wait(story, following, then_wait_s, report)
             else:
+                await _heard_of(command.command_id, story, following, APPLIED_WITHIN_S)
                 why = story.reason or "changed"
+            if story.outcome_of(command.command_id) is None:
+                story.add_own(_accepted(command, view))
             return self._told(viewer, story, why, DEFAULT_MAX_TOKENS)
 
     def _full(
@@ -255,6 +262,7 @@ class Calls:
         reason: Reason | None = None,
         more: int = 0,
         max_tokens: int = DEFAULT_MAX_TOKENS,
+        detail: bool = False,
     ) -> str:
         self._given.give(viewer.key, position)
         return digest.render(
@@ -263,6 +271,7 @@ class Calls:
             why=reason or loudest((), None, views),
             max_tokens=max_tokens,
             left_out=LeftOut(operations=more),
+            detail=detail,
         )
 
     def _told(self, viewer: Viewer, story: Story, why: Reason, max_tokens: int) -> str:
@@ -291,16 +300,15 @@ async def _wait(story: Story, following: Following, timeout_s: float, report: Re
     return story.reason or "timeout"
 
 
-async def _heard_of(command_id: str, story: Story, following: Following, timeout_s: float) -> bool:
-    """Whether it was heard what became of a command."""
+async def _heard_of(command_id: str, story: Story, following: Following, timeout_s: float) -> None:
+    """Until it was heard what became of a command, or the time is over."""
     loop = asyncio.get_running_loop()
     until_s = loop.time() + timeout_s
     while story.outcome_of(command_id) is None:
         left_s = until_s - loop.time()
         if left_s <= 0 or not await following.wait(left_s):
-            return False
+            return
         story.take(await following.take())
-    return True
 
 
 def _accepted(command: Command, view: OperationView) -> FeedEvent:

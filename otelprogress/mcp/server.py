@@ -1,7 +1,7 @@
 """The MCP server over `Calls`: tools, resources with updates, one prompt. Both eras of the protocol.
 
 Built on the SDK's low-level server, which leaves the texts of answers and the size of `tools/list` to us, and tells one
-subscriber from another (docs/adr/0008).
+subscriber from another (docs/adr/0009).
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from contextlib import closing
 from typing import Any, Final, TypeAlias
 
 import mcp_types as types
+import msgspec
 from mcp.server import Server, ServerRequestContext
 from mcp.shared.exceptions import MCPError
 from mcp.shared.subscriptions import SUBSCRIPTION_ID_META_KEY
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from otelprogress.mcp.arguments import GetArguments, ListArguments, read_arguments
 from otelprogress.mcp.calls import Calls
@@ -61,7 +63,7 @@ def build_server(calls: Calls, viewer_of: ViewerOf, *, version: str) -> Server[A
         version: told to clients.
     """
     handlers = _Handlers(calls, viewer_of)
-    return Server(
+    server = Server[Any](
         "otelprogress",
         version=version,
         title="Live progress",
@@ -77,6 +79,19 @@ def build_server(calls: Calls, viewer_of: ViewerOf, *, version: str) -> Server[A
         on_list_prompts=handlers.list_prompts,
         on_get_prompt=handlers.get_prompt,
     )
+
+    async def discover(context: Context, params: types.RequestParams) -> types.DiscoverResult:
+        # Whoever serves subscriptions promises in the SDK's words that its lists change, too. Ours never do.
+        can = server.get_capabilities(protocol_version=context.protocol_version)
+        for lists in (can.tools, can.resources, can.prompts):
+            if lists is not None:
+                lists.list_changed = False
+        return types.DiscoverResult(
+            supported_versions=list(MODERN_PROTOCOL_VERSIONS), capabilities=can, instructions=INSTRUCTIONS
+        )
+
+    server.add_request_handler("server/discover", types.RequestParams, discover)
+    return server
 
 
 class _Handlers:
@@ -159,7 +174,12 @@ class _Handlers:
                 raise _invalid(str(refused), params.uri) from None
             subscribed = connection.state[_STATE] = _Subscribed()
             subscribed.task = asyncio.create_task(
-                self._tell(viewer, subscribed, context.session.send_resource_updated),
+                # The connection that the request came by may close; the session goes on without it.
+                self._tell(
+                    msgspec.structs.replace(viewer, gone=bool),
+                    subscribed,
+                    context.session.send_resource_updated,
+                ),
                 name="otelprogress-mcp-updates",
             )
             # A client that leaves takes its subscriptions with it.

@@ -113,7 +113,7 @@ class Starter:
             environment.pop(stale, None)
         if traceparent:
             environment["TRACEPARENT"] = traceparent
-        await self._run(label, argv, command.directory, environment)
+        await self._run(name, label, argv, command.directory, environment)
         return label
 
     async def settle(self) -> None:
@@ -121,14 +121,19 @@ class Starter:
         await asyncio.gather(*self._ending)
 
     async def _run(
-        self, label: str, argv: Sequence[str], directory: str | None, environment: Mapping[str, str]
+        self,
+        name: str,
+        label: str,
+        argv: Sequence[str],
+        directory: str | None,
+        environment: Mapping[str, str],
     ) -> None:
         # A file and no pipe: what goes on running must not hold this end open.
         with tempfile.TemporaryFile() as said:
             try:
                 process = await asyncio.create_subprocess_exec(
                     *self._runner,
-                    *("run", "--detach", "--id", label, "--"),
+                    *("run", "--detach", "--id", label, "--name", name, "--"),
                     *argv,
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=said,

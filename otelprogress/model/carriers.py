@@ -1,8 +1,9 @@
 """Who says what, when carriers disagree: duplicates, order and floods of the events of one run.
 
 Records are deduplicated by (run, writer, sequence), else by (run, kind, time, attribute hash). A hole in the
-sequence waits for the reorder window; what comes after that is late. Events that existing code puts on an
-operation's span are notes within a rate, beyond it they are folded into one with a count.
+sequence waits for the reorder window; what comes after that is late. What only the run's span says waits for log
+events that say it better. Events that existing code puts on an operation's span are notes within a rate, beyond it
+they are folded into one with a count.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Final
 
 import msgspec
 
+from otelprogress.model import semconv
 from otelprogress.model.events import Event, Source
 
 HASHES_KEPT: Final = 128
@@ -40,9 +42,12 @@ class Carrier(msgspec.Struct, gc=False, omit_defaults=True):
     """Unsequenced events that came before the run's start."""
     window_ends_ns: int | None = None
     hashes: dict[bytes, None] = msgspec.field(default_factory=dict)
+    hearsay: list[Event] = msgspec.field(default_factory=list)
+    """What its span says, waiting for the log events that say it better: all but the span's end."""
     closing: Event | None = None
     """The end of its span, waiting for the event that says more."""
     closes_ns: int | None = None
+    """When the two above count, if nothing better came."""
     tokens: float = 0.0
     tokens_ns: int = 0
     folded: int = 0
@@ -69,6 +74,47 @@ class Carrier(msgspec.Struct, gc=False, omit_defaults=True):
             del hashes[next(iter(hashes))]
         return False
 
+    def take_start(self) -> Event | None:
+        """Take out the start as its span told it, for a run that has to appear; `None`: it did not."""
+        told = self.hearsay
+        return told.pop(0) if told and told[0].kind == semconv.OPERATION_STARTED else None
+
+    def take_hearsay(self) -> list[Event]:
+        """Take out all that its span said, in order, with one end.
+
+        Where the end of the span and an event on it both say how it ended, the span counts, and the event fills what
+        that leaves out.
+        """
+        told, closing = self.hearsay, self.closing
+        self.hearsay, self.closing, self.closes_ns = [], None, None
+        if closing is None:
+            return told
+        for event in told:
+            if event.kind == semconv.OPERATION_ENDED:
+                closing = _filled(closing, event)
+        return [*(event for event in told if event.kind != semconv.OPERATION_ENDED), closing]
+
+    def overrule(self, *, start_too: bool) -> int:
+        """Log events arrive: drop what its span said, without the span's end.
+
+        Args:
+            start_too: `False` keeps the start, for a run that may have to appear without another.
+
+        Returns:
+            How many were dropped. They count as never seen: a log event may say the very same.
+        """
+        kept: list[Event] = []
+        for event in self.hearsay:
+            if start_too or event.source is Source.SPAN_EVENT:
+                self.hashes.pop(fingerprint_of(event), None)
+            else:
+                kept.append(event)
+        dropped = len(self.hearsay) - len(kept)
+        self.hearsay = kept
+        if not kept and self.closing is None:
+            self.closes_ns = None
+        return dropped
+
     def postpone(self, not_before_ns: int) -> Iterator[int]:
         """Let nothing be concluded from silence before a time. Yields all deadlines, then."""
         if self.window_ends_ns is not None:
@@ -91,6 +137,16 @@ class Carrier(msgspec.Struct, gc=False, omit_defaults=True):
             return False
         self.tokens -= 1.0
         return True
+
+
+def _filled(event: Event, other: Event) -> Event:
+    """An event with what it does not say from another one; numbers of sequence are nobody else's."""
+    missing = {
+        name: value
+        for name in Event.__struct_fields__
+        if name != "sequence" and getattr(event, name) is None and (value := getattr(other, name)) is not None
+    }
+    return msgspec.structs.replace(event, **missing) if missing else event
 
 
 def fingerprint_of(event: Event) -> bytes:

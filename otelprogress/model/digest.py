@@ -32,7 +32,7 @@ MAX_TEXT_CHARS: Final = 160
 MAX_CHOICES: Final = 16
 
 _LAST_LINE_TOKENS: Final = tokens("... left out: 999999 changes, 999999 operations (999999 failed)\n")
-RESERVED: Final = frozenset({"applied", "failed", "i", "lost", "refused", "step", "x"})
+RESERVED: Final = frozenset({"accepted", "applied", "failed", "i", "lost", "refused", "step", "x"})
 """Behind a sign, or before a word, these would read as something else than a name."""
 
 _SAFE_WORD: Final = re.compile(r"[a-z0-9_-]{1,64}")
@@ -76,7 +76,8 @@ def render(
         previously: the operations as the reader knows them, by id. `None`: it knows nothing (or its position is too
             old), so the full state is rendered, and said to be full.
         left_out: what the caller did not even pass; said with what the budget leaves out.
-        detail: also the trace id of each operation, to go on with elsewhere; it costs some thirty tokens.
+        detail: also the trace id, to go on with elsewhere; it costs some thirty tokens. Operations that follow one of
+            the same trace do not say it again.
 
     Returns:
         Lines, each ending in a line feed.
@@ -86,7 +87,15 @@ def render(
     by_run: dict[str, list[FeedEvent]] = {}
     for event in events:
         by_run.setdefault(event.operation.id, []).append(event)
-    blocks = [_block(view, by_run.get(view.id, ()), known.get(view.id), detail=detail) for view in views]
+    blocks = []
+    trace_id = ""
+    for view in views:
+        traced = detail and view.trace_id != trace_id
+        before = known.get(view.id)
+        # A wait that is over because of its time says how far it is, and not once more where.
+        short = why == "timeout" and before is not None and _is_in_the_same_step(view, before)
+        blocks.append(_block(view, by_run.get(view.id, ()), before, traced=traced, short=short))
+        trace_id = view.trace_id
     passed = f" +{formats.duration(elapsed_s)}" if elapsed_s is not None else ""
     header = (
         f"@{position if _POSITION.fullmatch(position) else '-'}{passed} why: {why}{' full' if full else ''}"
@@ -129,15 +138,20 @@ def quoted(text: str, max_chars: int = MAX_TEXT_CHARS) -> str:
 
 
 def _block(
-    view: OperationView, events: Sequence[FeedEvent], before: OperationView | None, *, detail: bool
+    view: OperationView,
+    events: Sequence[FeedEvent],
+    before: OperationView | None,
+    *,
+    traced: bool,
+    short: bool,
 ) -> Block:
     title = view.title or view.name
     shows_title = before is None and bool(title) and slug(title) != view.handle.rpartition("-")[0]
     changes = _changes(view, events, before)
     return Block(
-        head=_status(view),
+        head=_status(view, short=short),
         title=f"= {quoted(title)}" if shows_title else None,
-        trace=f"trace {view.trace_id}" if detail else None,
+        trace=f"trace {view.trace_id}" if traced else None,
         changes=changes,
         questions=[] if before is not None and before.input_id == view.input_id else _question(view),
         weight=_weight(view, changes),
@@ -153,8 +167,19 @@ def _weight(view: OperationView, changes: Sequence[Change]) -> Weight:
     return min(Weight.WARNING, max((change.weight for change in changes), default=Weight.NORMAL))
 
 
-def _status(view: OperationView) -> str:
-    """`nightly_load-2 RUN 40% eta 4-6m | 3/3 load 12k/120k row`; without steps `copy-1 RUN 40% eta 4-6m 12k/120k row`."""
+def _is_in_the_same_step(view: OperationView, before: OperationView) -> bool:
+    """Whether its percent and ETA say all that moved since then."""
+    step, was = view.step, before.step
+    if step is None or was is None or view.ratio is None or not view.live:
+        return False
+    return (step.index, step.name) == (was.index, was.name)
+
+
+def _status(view: OperationView, *, short: bool = False) -> str:
+    """`nightly_load-2 RUN 40% eta 4-6m | 3/3 load 12k/120k row`; without steps `copy-1 RUN 40% eta 4-6m 12k/120k row`.
+
+    Short, the step stays away.
+    """
     words = [view.handle if is_safe_word(view.handle) else view.id, _STATE_WORDS[view.state]]
     if view.ratio is not None:
         words.append(("~" if view.ratio_source == "estimated" else "") + formats.percent(view.ratio))
@@ -176,7 +201,9 @@ def _status(view: OperationView) -> str:
         line += f" ({children.total - children.live}/{total} children"
         bad = children.failed + children.lost
         line += f", {bad} failed)" if bad else ")"
-    return line if step is None or not _is_named(step) else f"{line} | {_step(step, view.step_count)}"
+    if short or step is None or not _is_named(step):
+        return line
+    return f"{line} | {_step(step, view.step_count)}"
 
 
 def _is_named(step: StepView) -> bool:

@@ -43,7 +43,8 @@ LOUDEST_FIRST: Final[tuple[Reason, ...]] = (
 
 _NEEDED: Final[dict[str, frozenset[str]]] = {
     "end": frozenset({"ended", "failed", "lost"}),
-    "attention": frozenset({"ended", "failed", "lost", "warning", "input", "stalled", "resumed"}),
+    # That a stall or a question is over needs nobody: it is told with what comes next.
+    "attention": frozenset({"ended", "failed", "lost", "warning", "input", "stalled"}),
     "step": frozenset({"ended", "failed", "lost", "warning", "input", "stalled", "resumed", "step"}),
 }
 
@@ -75,6 +76,8 @@ def news_reason(event: FeedEvent, before: OperationView, until: Until, *, resume
     if event.kind == "snapshot" and event.gap is None and event.revision <= before.revision:
         return standing_reason(event.operation, until, resumed=resumed)
     reason = _word(event, before)
+    if not before.live and event.operation.live and until != "end":
+        return reason  # an outcome that was told is taken back
     return reason if until == "change" or reason in _NEEDED[until] else None
 
 
@@ -90,6 +93,8 @@ def _word(event: FeedEvent, before: OperationView) -> Reason:
         return "resumed"
     if event.level in ("warning", "error") or after.warnings > before.warnings:
         return "warning"
+    if event.kind == "control.refused":
+        return "warning"  # somebody believes that it will be applied
     if event.kind == "operation.started":
         return "started"
     if event.kind.startswith("step."):

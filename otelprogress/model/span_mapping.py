@@ -47,7 +47,7 @@ def span_started(
         service: `service.name` of the resource.
         process_id: of the process.
         tenant: from the sender's token.
-        source: `Source.SPAN_END` where the span was only seen once it had ended.
+        source: `Source.SPAN_END` where log events of the operation itself may still come, and say it better.
 
     Raises:
         InvalidRecord: the span has no valid ids.

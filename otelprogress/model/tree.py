@@ -30,6 +30,7 @@ from otelprogress.model.changes import Changes
 from otelprogress.model.events import OUTCOMES, Event, OperationView, Source, State
 from otelprogress.model.evicted import Evicted
 from otelprogress.model.handles import Handles
+from otelprogress.model.hearsay import Hearsay
 from otelprogress.model.kinship import Kinship
 from otelprogress.model.persistence import dump_run, restore_runs
 from otelprogress.model.reduce import MOVED, reduce
@@ -48,6 +49,7 @@ _SIGNS_OF_LIFE: Final = frozenset(
 """What only a process that lives says: it takes a verdict of `lost` back."""
 _REVIVED_BY_ALIVE: Final = frozenset({"link", "keepalive", "lease", "pid"})
 """Detectors that judged from outside. The others are the writer's own last word."""
+_OF_SPANS: Final = frozenset({Source.SPAN_END, Source.SPAN_EVENT})
 
 
 class OperationTree:
@@ -81,6 +83,7 @@ class OperationTree:
         self._changes: Changes | None = None
         self._start = 0
         """Which start of its host this is, among those that share a store."""
+        self._hearsay = Hearsay()
         self._windows = Timetable()
         self._stalls = StallWatch(baselines)
         self._window_ns = int(limits.reorder_window_s * 1e9)
@@ -122,15 +125,19 @@ class OperationTree:
             raise refused_run_id(run.id)
         source = event.source
         if source is Source.LOG:
+            if run.carrier is not None and run.carrier.hearsay:
+                self._overrule(run, run.carrier, start_too=run.spoken or kind == semconv.OPERATION_STARTED)
             if not run.log_seen:
                 run.log_seen = True
                 if self._changes is not None:
                     self._changes.mark(run.id, durably=True)
-        elif source is Source.SPAN_EVENT and run.log_seen:
+        elif run.log_seen and _is_overruled(run, event):
             self.stats.overruled += 1
             return []
         if event.writer_id or not run.writer.id:
             self._writers.hear(run, event, now_unix_ns)
+        if source in _OF_SPANS and _waits(run, event):
+            return self._hold_hearsay(run, event, now_unix_ns)
         if kind == TICK:
             if self._changes is not None and run.live:
                 # Also where it says nothing new: the times of what it repeats move.
@@ -158,11 +165,10 @@ class OperationTree:
                 return []
             if not run.spoken and event.name is None and event.kind != semconv.OPERATION_STARTED:
                 return self._hold(run, event, now_ns)
-            if event.kind == semconv.OPERATION_ENDED and event.source is Source.SPAN_END and self._waits(run):
-                carrier.closing, carrier.closes_ns = event, now_ns + self._grace_ns
-                self._windows.add(carrier.closes_ns, run.id)
-                return []
-            return self._commit(run, event, now_ns, late=False)
+            return self._commit_spoken(run, event, now_ns)
+        return self._apply_sequenced(run, event, number, now_ns)
+
+    def _apply_sequenced(self, run: RunState, event: Event, number: int, now_ns: int) -> list[Applied]:
         if (run.carrier is None or not run.carrier.lanes) and event.writer_id == run.writer.id:
             # The ordinary case: one writer, everything in order.
             if number == run.sequence + 1:
@@ -191,10 +197,6 @@ class OperationTree:
                 self._commit(run, each, now_ns, late=True) if late else self._commit_spoken(run, each, now_ns)
             )
         ]
-
-    def _waits(self, run: RunState) -> bool:
-        """Whether the end of a run's span waits for an event that says more: only where log events arrive."""
-        return run.live and run.log_seen
 
     def _commit_spoken(self, run: RunState, event: Event, now_ns: int) -> list[Applied]:
         applied = self._commit(run, event, now_ns, late=False)
@@ -231,11 +233,13 @@ class OperationTree:
         event = repaired(event, now_ns, self.stats.repairs)
         tick = event.kind == TICK
         applied: list[Applied] = []
+        if not run.spoken and event.kind != semconv.OPERATION_STARTED:
+            applied = self._start_by_span(run, now_ns)
         if not run.spoken:
             self._speak(run, event, now_ns)
         elif run.state in OUTCOMES:
             if run.state is State.LOST and not late and self._gainsays(run, event):
-                applied = self._revive(run, event, now_ns)
+                applied += self._revive(run, event, now_ns)
             elif tick:
                 self.stats.after_end += 1
                 return []
@@ -309,6 +313,8 @@ class OperationTree:
         """A run is heard of for the first time: it gets its place in the tree."""
         run.spoken = True
         self._spoken += 1
+        if run.log_seen and run.carrier is not None and run.carrier.hearsay:
+            self._overrule(run, run.carrier, start_too=True)
         run.state_ns = 0
         run.started_ns = event.start_unix_ns if event.start_unix_ns is not None else event.time_unix_ns
         run.moved_ns = now_ns
@@ -335,7 +341,7 @@ class OperationTree:
         self._ended[run.id] = now_ns
         self._writers.discharge(run)
         carrier = run.carrier
-        if carrier is not None:
+        if carrier is not None and not (run.state is State.LOST and _knows_better(carrier.closing)):
             carrier.closing = carrier.closes_ns = None
 
     def _publish(self, run: RunState, event: Event, now_ns: int, *, late: bool) -> Applied:
@@ -366,6 +372,9 @@ class OperationTree:
     def _open_window(self, run: RunState, carrier: Carrier, now_ns: int) -> None:
         if carrier.window_ends_ns is None:
             carrier.window_ends_ns = now_ns + self._window_ns
+            if carrier.closes_ns is not None and not run.log_seen:
+                # A note that others wrote is no log event of the run: it does not make its span be told sooner.
+                carrier.window_ends_ns = max(carrier.window_ends_ns, carrier.closes_ns)
             self._windows.add(carrier.window_ends_ns, run.id)
 
     def _end_window(self, run: RunState, carrier: Carrier, now_ns: int) -> list[Applied]:
@@ -401,14 +410,72 @@ class OperationTree:
     def _flush_notes(self, run: RunState, carrier: Carrier, now_ns: int) -> list[Applied]:
         last, count = carrier.folded_last, carrier.folded
         carrier.folded, carrier.folded_last, carrier.flush_ns = 0, None, None
-        if last is None or not run.spoken:
+        if last is None:
             return []
         return self._commit(run, msgspec.structs.replace(last, folded=count - 1), now_ns, late=False)
+
+    # --- what only its span said --------------------------------------------------------------------------------
+
+    def _hold_hearsay(self, run: RunState, event: Event, now_ns: int) -> list[Applied]:
+        """The span of a run says something that a log event may say better: wait for that, but not for long."""
+        carrier = _carrier(run)
+        ends = event.kind == semconv.OPERATION_ENDED and event.source is Source.SPAN_END
+        # An event on the span may say the very same as its end, and is no repetition of that.
+        if (event == carrier.closing) if ends else carrier.seen(event):
+            self.stats.duplicates += 1
+            return []
+        if ends:
+            carrier.seen(event)
+            carrier.closing = event
+        else:
+            carrier.hearsay.append(event)
+            self._hearsay.holds(run.id, len(carrier.hearsay))
+        if ends or carrier.closes_ns is None:
+            carrier.closes_ns = now_ns + self._grace_ns
+            self._windows.add(carrier.closes_ns, run.id)
+        if self._changes is not None:
+            self._changes.mark(run.id, durably=True)
+        if len(carrier.hearsay) > self.limits.max_held:
+            return self._believe_span(run, carrier, now_ns)
+        applied: list[Applied] = []
+        while (run_id := self._hearsay.excess()) is not None:
+            longest = self._runs[run_id]
+            applied += self._believe_span(longest, _carrier(longest), now_ns)
+        return applied
+
+    def _believe_span(self, run: RunState, carrier: Carrier, now_ns: int) -> list[Applied]:
+        """Nobody said it better in time: what its span said counts, in order."""
+        if self._changes is not None:
+            self._changes.mark(run.id, durably=True)
+        self._hearsay.holds(run.id, 0)
+        applied: list[Applied] = []
+        for event in carrier.take_hearsay():
+            if event.sequence is None or event.kind == TICK:
+                applied += self._commit(run, event, now_ns, late=False)
+            else:
+                applied += self._apply_sequenced(run, event, event.sequence, now_ns)
+        return applied
+
+    def _start_by_span(self, run: RunState, now_ns: int) -> list[Applied]:
+        """A run has to appear by something else than its start: by what its span said of that, where it did."""
+        carrier = run.carrier
+        start = None if carrier is None else carrier.take_start()
+        if carrier is None or start is None:
+            return []
+        self._hearsay.holds(run.id, len(carrier.hearsay))
+        return self._commit(run, start, now_ns, late=False)
+
+    def _overrule(self, run: RunState, carrier: Carrier, *, start_too: bool) -> None:
+        """Log events of a run arrive: its span says nothing but its end, and its start until they say that too."""
+        self.stats.overruled += carrier.overrule(start_too=start_too)
+        self._hearsay.holds(run.id, len(carrier.hearsay))
+        if self._changes is not None:
+            self._changes.mark(run.id, durably=True)
 
     # --- the passing of time ----------------------------------------------------------------------------------
 
     def advance(self, now_unix_ns: int) -> list[Applied]:
-        """What time alone causes: stalls, reorder windows that are over, ends of spans, folded notes."""
+        """What time alone causes: stalls, reorder windows that are over, what only spans said, folded notes."""
         applied: list[Applied] = []
         for run_id in self._windows.due(now_unix_ns):
             run = self._runs.get(run_id)
@@ -427,17 +494,17 @@ class OperationTree:
                 applied += self._end_window(run, carrier, now_ns)
             else:
                 self._windows.add(carrier.window_ends_ns, run.id)
-        if carrier.closing is not None and carrier.closes_ns is not None:
+        if carrier.closes_ns is not None:
             if carrier.closes_ns <= now_ns:
-                closing = carrier.closing
-                carrier.closing = carrier.closes_ns = None
-                applied += self._commit(run, closing, now_ns, late=False)
+                applied += self._believe_span(run, carrier, now_ns)
             else:
                 self._windows.add(carrier.closes_ns, run.id)
         if carrier.flush_ns is not None:
-            if carrier.flush_ns <= now_ns:
+            if carrier.flush_ns <= now_ns and run.spoken:
                 applied += self._flush_notes(run, carrier, now_ns)
             else:
+                if not run.spoken:
+                    carrier.flush_ns = now_ns + self._flush_ns
                 self._windows.add(carrier.flush_ns, run.id)
         return applied
 
@@ -493,19 +560,21 @@ class OperationTree:
         run = self._runs.get(run_id)
         return (0, 0) if run is None else (run.durable_revision, run.terminal_revision)
 
-    def resolve(self, text: str) -> str:
-        """The id of the run that a handle, an id, a label or a unique prefix means.
+    def resolve(self, text: str, tenant: str = "") -> str:
+        """The id of the run of a tenant that a handle, an id, a label or a unique prefix means.
 
         Raises:
             UnknownOperation: nothing matches.
             AmbiguousOperation: several match; lists the candidates.
         """
-        return self._handles.resolve(text, self._runs)
+        return self._handles.resolve(text, self._runs, tenant)
 
     def tenant_of(self, run_id: str) -> str | None:
-        """Whose run it is; `None`: not known."""
+        """Whose run it is, also of one of which only its span was heard so far; `None`: not known."""
         run = self._runs.get(run_id)
-        return None if run is None or not run.spoken else run.tenant
+        if run is None or not (run.spoken or (run.carrier is not None and run.carrier.closes_ns is not None)):
+            return None
+        return run.tenant
 
     def children(self, run_id: str) -> Iterator[str]:
         """The direct children that are still kept, in order of arrival."""
@@ -655,7 +724,7 @@ class OperationTree:
                 above what the dumps say; all runs whose revision was raised are then in the next `take_changed`,
                 and have to be written before anybody looks.
             revision_stride: how many revisions a run may have had since it was dumped, within one start.
-            quiet_s: how long nothing is concluded from silence: no stall, no hole given up, no span's end alone.
+            quiet_s: how long nothing is concluded from silence: no stall, no hole given up, no span believed.
 
         Raises:
             InvalidRecord: a dump that cannot be read; it names the run where that is known.
@@ -672,6 +741,8 @@ class OperationTree:
         for run in self._runs.values():
             if run.carrier is not None:
                 deadlines += ((deadline_ns, run.id) for deadline_ns in run.carrier.postpone(quiet_until_ns))
+                if run.carrier.hearsay:
+                    self._hearsay.holds(run.id, len(run.carrier.hearsay))
             if run.awaited_parent is not None:
                 self._kinship.wait(run, run.awaited_parent)
             if not run.spoken:
@@ -695,6 +766,28 @@ class OperationTree:
         """Restored runs that readers may have been shown in another state than theirs, newer or older; told once."""
         owed, self._owed = self._owed, set()
         return owed
+
+
+def _is_overruled(run: RunState, event: Event) -> bool:
+    """Whether what a span says is said by log events, which arrive: all that is on it, and its start."""
+    if event.source is Source.SPAN_END:
+        return event.kind == semconv.OPERATION_STARTED and bool(run.name)
+    return event.source is Source.SPAN_EVENT
+
+
+def _waits(run: RunState, event: Event) -> bool:
+    """Whether what a span says waits for a log event that says it better.
+
+    All of it until the first one came, the start until the run has appeared, the end until the run has ended.
+    """
+    if not run.live:
+        return False
+    return not (run.log_seen and run.spoken) or event.kind == semconv.OPERATION_ENDED
+
+
+def _knows_better(closing: Event | None) -> bool:
+    """Whether the end of a span, which waits, has an outcome where others only saw that its process is gone."""
+    return closing is not None and closing.state is not State.LOST
 
 
 def _carrier(run: RunState) -> Carrier:

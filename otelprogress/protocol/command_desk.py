@@ -309,7 +309,7 @@ class CommandDesk:
 
     def connected(self, writer_id: str, tenant: str, now_unix_ns: int) -> None:
         """A worker is there (again): what it has not confirmed is sent once more, and what stands above its runs."""
-        for run_id in self._hub.tree.runs_of_writer(writer_id) if self._standing else ():
+        for run_id in self._hub.tree.runs_of_writer(writer_id, tenant) if self._standing else ():
             self._began(run_id, tenant, now_unix_ns)
         for pending in self._pending.values():
             if pending.tenant != tenant:

@@ -71,6 +71,7 @@ class Matcher:
     Attributes:
         key: 16 bytes that are equal for equal (tenant, predicate, filter): cursors and shared frames go by it.
         filter: as it was asked for.
+        tenant: whose runs.
         volatile: whether a run can stop matching: by its state, or by its place in the tree.
     """
 
@@ -82,7 +83,7 @@ class Matcher:
         """
         self.filter = wanted
         self.volatile = bool(wanted.state) or wanted.subtree is not None or wanted.only_roots
-        self._tenant = tenant
+        self.tenant = tenant
         tests = [*(_tests(predicate, default_roots=False) if predicate is not None else ()), *_tests(wanted)]
         self._tests: tuple[Predicate, ...] = tuple(tests)
         canonical = msgspec.json.encode((tenant, predicate, wanted), order="deterministic")
@@ -90,7 +91,7 @@ class Matcher:
 
     def __call__(self, facts: Facts, /) -> bool:
         """Whether the run is of the tenant, authorized and wanted."""
-        if facts.tenant != self._tenant:
+        if facts.tenant != self.tenant:
             return False
         for test in self._tests:  # noqa: SIM110 - a generator costs more than the tests themselves
             if not test(facts):

@@ -274,7 +274,7 @@ class Hub:
         """
         try:
             # Found at once where it is unique; what else is there may make it look ambiguous, or be what it names.
-            run_id = self.tree.resolve(text)
+            run_id = self.tree.resolve(text, matcher.tenant)
         except (UnknownOperation, AmbiguousOperation):
             pass
         else:

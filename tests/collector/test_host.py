@@ -7,14 +7,15 @@ import asyncio
 import msgspec
 import pytest
 
-from otelprogress.feed.clock import ManualClock
+from otelprogress.feed.clock import ManualClock, SystemClock
+from otelprogress.model.applied import TreeLimits
 from otelprogress.model.bounds import refused_run_id
 from otelprogress.model.events import State
 from otelprogress_collector.host import CollectorHost, Overloaded
 from otelprogress_collector.recording import Numbers, open_hub
 from otelprogress_collector.store.interface import Batch, Opened, StoreUnavailable
 from otelprogress_collector.store.memory import MemoryStore
-from tests.model.saying import T0, S, Saying
+from tests.model.saying import T0, S, Saying, SpanOf
 from tests.waiting import aeventually
 
 
@@ -204,6 +205,38 @@ async def test_what_time_causes_is_written_too(running):
     assert b"operation.state_changed" in kinds
 
 
+async def test_what_only_a_span_said_is_in_the_store_before_anybody_is_told(running):
+    one = running(MemoryStore())
+    run = Saying()
+    await one.host.accept(SpanOf(run).whole(), 100)
+    assert [row.run_id for row in one.store.runs()] == [run.id]
+    assert list(one.store.journal_from(0)) == []
+    hub, _ = open_hub(one.store, reopened(one.store), T0 + S)
+    assert (len(hub.tree), hub.head) == (0, 0)
+    published = [
+        (each.event.kind, each.event.late)
+        for event in (run.started(), run.step("a", 1), run.ended(3))
+        for each in hub.publish(event, T0 + S)
+    ]
+    assert published == [("operation.started", False), ("step.started", False), ("operation.ended", False)]
+
+
+async def test_the_host_wakes_by_itself_to_tell_what_only_a_span_said():
+    store, clock = MemoryStore(), SystemClock()
+    limits = TreeLimits(span_end_grace_s=0.05)
+    hub, recorder = open_hub(store, store.open(), clock.time_unix_ns(), tree_limits=limits)
+    host = CollectorHost(hub, store, recorder, clock=clock)
+    host.start()
+    try:
+        run = Saying()
+        await host.accept(SpanOf(run).whole(), 100)
+        await aeventually(lambda: run.id in hub.tree)
+        assert hub.view(run.id, T0).state is State.SUCCEEDED
+        await aeventually(lambda: len(list(store.journal_from(0))) == 4)
+    finally:
+        await host.close()
+
+
 async def test_the_end_answers_what_waits_and_writes_what_only_ticks_moved(running):
     one = running()
     run = Saying()
@@ -318,4 +351,12 @@ def test_the_numbers_of_handles_of_names_without_end_take_no_memory_without_end(
     assert [numbers("kept"), numbers("a"), numbers("b"), numbers("kept")] == [5, 1, 1, 6]
     numbers("c")
     assert len(numbers._given) == 3
+    assert numbers.changed == {"old": 0, "a": 0, "b": 1, "kept": 6, "c": 1}
     assert (numbers("kept"), numbers("old")) == (7, 1)
+
+
+def test_numbers_that_are_kept_beyond_the_bound_are_taken_from_the_disk(monkeypatch):
+    monkeypatch.setattr("otelprogress_collector.recording.MAX_NUMBERS", 2)
+    numbers = Numbers({"oldest": 7, "kept": 4, "too": 2})
+    assert numbers.changed == {"oldest": 0}
+    assert numbers("kept") == 5

@@ -1,10 +1,14 @@
-"""Programs that are commanded from outside: `python -m tests.e2e.control_programs NAME [ARGUMENT]`."""
+"""Programs that are commanded from outside: `python -m tests.e2e.control_programs NAME [ARGUMENT]`.
+
+Where a test looks at them after their cancel they stay until their input is closed.
+"""
 
 from __future__ import annotations
 
 import sys
 import time
 from multiprocessing import get_context
+from pathlib import Path
 
 import otelprogress as progress
 
@@ -19,6 +23,7 @@ def rows(_: str) -> None:
                 time.sleep(0.002)
     except progress.OperationCancelled as cancelled:
         print(f"cancelled {cancelled.reason!r} after {done}", flush=True)
+        sys.stdin.read()
 
 
 def asking(_: str) -> None:
@@ -68,6 +73,25 @@ def _resize(number: int) -> int:
     return number
 
 
+def _resize_counted(ledger: str) -> None:
+    with progress.operation("resize"):
+        for number, _part in enumerate(progress.track(range(100_000), unit="part"), 1):
+            Path(ledger).write_text(str(number))
+            time.sleep(0.002)
+
+
+def counted(ledger: str) -> None:
+    """Works in one other process, which writes down what it has done after each part."""
+    with get_context("spawn").Pool(1) as workers:
+        try:
+            with progress.operation("resize all", controls=["cancel", "pause"]):
+                for _ in progress.track(workers.imap(progress.propagate(_resize_counted), [ledger]), total=1):
+                    pass
+        except (progress.OperationCancelled, progress.WorkerCancelled) as cancelled:
+            print(f"cancelled {cancelled.reason!r}", flush=True)
+            sys.stdin.read()
+
+
 def pool(method: str) -> None:
     """Commanded itself, and works in two other processes."""
     with get_context(method).Pool(2) as workers:
@@ -78,10 +102,11 @@ def pool(method: str) -> None:
                     pass
         except (progress.OperationCancelled, progress.WorkerCancelled) as cancelled:
             print(f"cancelled {cancelled.reason!r}", flush=True)
+            sys.stdin.read()
 
 
 if __name__ == "__main__":
     progress.configure(view="off")
-    {one.__name__: one for one in (rows, asking, signalled, counting, stuck, pool)}[sys.argv[1]](
+    {one.__name__: one for one in (rows, asking, signalled, counted, counting, stuck, pool)}[sys.argv[1]](
         sys.argv[2] if len(sys.argv) > 2 else ""
     )

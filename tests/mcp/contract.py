@@ -168,6 +168,7 @@ class SourceContract:
         assert why_of(text) == "failed"
         assert "+ extract" in text
         assert 'x "ValueError: no such day"' in text
+        assert f"\ntrace {fakes.TRACE}\n" in text
 
     async def test_a_listing_is_narrowed_by_state_query_and_trace(self, calls, world):
         await world.publish(
@@ -306,6 +307,39 @@ class SourceContract:
         await world.publish(noted(2))
         assert why_of(await self.wait(calls, world, "nightly_load-1", since=position)) == "warning"
 
+    async def test_a_chain_of_positions_tells_each_thing_once_and_in_order(self, calls, world):
+        await world.publish(started())
+        position = position_of(await self.list(calls, world))
+        messages = [f"note {number}" for number in range(25)]
+
+        async def write() -> None:
+            for number, message in enumerate(messages):
+                await world.publish(noted(number + 2, message, level="info"))
+            await world.publish(ended(len(messages) + 2))
+
+        writing = asyncio.create_task(write())
+        told: list[str] = []
+        why = ""
+        while why != "ended":
+            text = await self.wait(
+                calls, world, "nightly_load-1", since=position, until="change", timeout_s=30
+            )
+            position, why = position_of(text), why_of(text)
+            assert " full" not in text.split("\n")[0]
+            told += re.findall(r"note \d+", text)
+        await writing
+        assert told == messages
+
+    async def test_what_is_too_much_to_keep_is_counted(self, calls, world, monkeypatch):
+        monkeypatch.setattr("otelprogress.mcp.source.MAX_HEARD", 3)
+        monkeypatch.setattr("otelprogress.mcp.story.MAX_HEARD", 3)
+        await world.publish(started())
+        following = world.source.follow(world.viewer, [fakes.run_id()])
+        await world.publish(*(noted(number) for number in range(2, 8)))
+        taken = await following.take()
+        assert (len(taken.events), taken.left_out) == (3, 3)
+        following.close()
+
     async def test_a_question_that_stands_ends_a_wait_of_who_does_not_know_it(self, calls, world):
         await world.publish(started(), asked(2))
         text = await self.wait(calls, world, "nightly_load-1")
@@ -388,6 +422,12 @@ class SourceContract:
         with pytest.raises(Refusal, match=f"^{status}: said by the host$"):
             await calls.cancel(world.viewer, arguments.CancelArguments(id="nightly_load-1"))
 
+    async def test_an_operation_that_has_ended_is_not_commanded_any_more(self, calls, world):
+        await world.publish(started(controls=("cancel",)), ended(2))
+        with pytest.raises(Refusal, match="^ended: nightly_load-1 has ended: succeeded$"):
+            await calls.cancel(world.viewer, arguments.CancelArguments(id="nightly_load-1"))
+        assert world.commands == []
+
     async def test_an_answer_goes_to_the_question_that_is_open_and_the_wait_goes_on(self, calls, world):
         await world.publish(started(controls=("input",)), asked(2))
         world.answer = accepted
@@ -399,6 +439,28 @@ class SourceContract:
         text = await task
         assert why_of(text) == "ended"
         assert "input applied" in text
+
+    async def test_an_answer_that_is_refused_ends_the_wait_for_what_follows(self, calls, world):
+        await world.publish(started(controls=("input",)), asked(2))
+        world.answer = accepted
+        given = arguments.RespondArguments(id="nightly_load-1", content="yes", then_wait_s=600)
+        task = asyncio.create_task(calls.respond(world.viewer, given))
+        await aeventually(lambda: world.commands)
+        refused = control(3, world.commands[0], semconv.CONTROL_REFUSED, control_refusal="expired")
+        await world.publish(refused)
+        text = await task
+        assert why_of(text) == "warning"
+        assert 'input refused "expired"' in text
+        assert "accepted" not in text
+
+    async def test_the_wait_after_an_answer_takes_no_longer_than_it_may(self, calls, world, monkeypatch):
+        monkeypatch.setattr("otelprogress.mcp.calls.APPLIED_WITHIN_S", 600)
+        await world.publish(started(controls=("input",)), asked(2))
+        world.answer = accepted
+        given = arguments.RespondArguments(id="nightly_load-1", content="yes", then_wait_s=0.05)
+        text = await calls.respond(world.viewer, given)
+        assert why_of(text) == "timeout"
+        assert text.endswith("input accepted\n")
 
     async def test_the_fields_of_a_form_go_one_by_one(self, calls, world):
         await world.publish(started(), asked(2))
@@ -421,6 +483,41 @@ class SourceContract:
         with pytest.raises(Refusal, match="forbidden: the token lacks the scope progress:respond"):
             await calls.respond(looking, arguments.RespondArguments(id="nightly", content="yes"))
         assert world.commands == []
+
+    # --- starting
+
+    async def test_what_was_started_is_shown_once_it_is_heard_of(self, world):
+        class Starts:
+            async def start(self, name: str, given: dict[str, Any], *, traceparent: str) -> str:
+                assert (name, given, traceparent) == ("nightly", {"day": "today"}, world.viewer.traceparent)
+                return "nightly-abc123"
+
+        calls = Calls(world.source, starter=Starts())
+        given = arguments.StartArguments(name="nightly", arguments={"day": "today"})
+        task = asyncio.create_task(calls.start(world.viewer, given))
+        await aeventually(lambda: len(calls.places))
+        await world.publish(started(label="nightly-abc123"))
+        text = await task
+        assert why_of(text) == "started"
+        assert "nightly_load-1 RUN" in text
+
+    async def test_what_was_started_and_is_not_heard_of_yet_has_a_name_to_wait_for(self, world, monkeypatch):
+        class Starts:
+            async def start(self, name: str, given: dict[str, Any], *, traceparent: str) -> str:
+                return "nightly-abc123"
+
+        monkeypatch.setattr("otelprogress.mcp.calls.APPEARS_WITHIN_S", 0.05)
+        given = arguments.StartArguments(name="nightly")
+        text = await Calls(world.source, starter=Starts()).start(world.viewer, given)
+        assert text.startswith("started as nightly-abc123; nothing was heard of it yet")
+
+    async def test_nobody_starts_anything_without_the_scope_or_without_a_list(self, calls, world):
+        given = arguments.StartArguments(name="nightly")
+        with pytest.raises(Refusal, match="its operator listed none"):
+            await calls.start(world.viewer, given)
+        looking = msgspec.structs.replace(world.viewer, scopes=frozenset({READ}))
+        with pytest.raises(Refusal, match="forbidden: the token lacks the scope progress:start"):
+            await Calls(world.source, starter=object()).start(looking, given)
 
     # --- hearing of everything
 

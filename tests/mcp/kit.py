@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx2
-from mcp import Client
+from mcp import Client, StdioServerParameters
+from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types import CallToolResult, TextContent
 
@@ -65,4 +68,16 @@ async def over_http(
             streamable_http_client(f"http://127.0.0.1:{port}/mcp", http_client=http), mode=mode, **options
         ) as client,
     ):
+        yield Agent(client)
+
+
+@asynccontextmanager
+async def over_stdio(mode: str = MODERN, *arguments: str, **options: Any) -> AsyncIterator[Agent]:
+    """An agent at `otelprogress mcp`, which its client starts."""
+    program = StdioServerParameters(
+        command=sys.executable,
+        args=["-m", "otelprogress.cli.main", "mcp", *arguments],
+        env=dict(os.environ),
+    )
+    async with Client(stdio_client(program), mode=mode, **options) as client:
         yield Agent(client)

@@ -41,7 +41,10 @@ def recorded(tmp_path: Path) -> dict[str, Any]:
 async def test_a_command_is_run_detached_under_a_label_as_a_child_of_the_callers_trace(tmp_path):
     label = await starter(tmp_path).start("nightly_load", {"day": "2026-11-21"}, traceparent=TRACEPARENT)
     said = recorded(tmp_path)
-    assert said["argv"] == ["run", "--detach", "--id", label, "--", "etl", "--day=2026-11-21"]
+    assert said["argv"] == [
+        *("run", "--detach", "--id", label, "--name", "nightly_load", "--"),
+        *("etl", "--day=2026-11-21"),
+    ]
     assert label.startswith("nightly_load-")
     assert said["trace"] == TRACEPARENT
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 WORD = r"[a-z0-9_-]{1,64}"
 LABEL = r"[a-z_][a-z0-9_-]{0,63}"
-NAME = rf"(?!(?:applied|failed|i|lost|refused|step|x)(?![a-z0-9_-])){LABEL}"
+NAME = rf"(?!(?:accepted|applied|failed|i|lost|refused|step|x)(?![a-z0-9_-])){LABEL}"
 STRING = r'"(?:[^"\\\x00-\x1f\x7f-\x9f]|\\["\\/bfnrt]|\\u[0-9a-f]{4})*"'
 DURATION = r"(?:\d+(?:\.\d)?s|\d+m(?:\d\ds)?|\d+h(?:\d\dm)?|\d+d(?:\d+h)?)"
 ETA = r"(?:<?\d+(?:-\d+)?[smhd]|\?)"

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from otelprogress.model import semconv
 from otelprogress.model.applied import Applied
-from otelprogress.model.events import OUTCOMES, Event, Source, State, StepState
+from otelprogress.model.events import OUTCOMES, Event, State, StepState
 from otelprogress.model.tree import OperationTree, TreeLimits
-from tests.model.saying import T0, S, Saying
+from tests.model.saying import T0, S, Saying, SpanOf
 
 STRIDE = 1 << 20
 LIMITS = TreeLimits(keep_ended_s=6.0, span_end_grace_s=2.03, reorder_window_s=0.77, foreign_notes_burst=3.0)
@@ -95,7 +95,10 @@ def happenings(seed: int, count: int = 80) -> list[tuple[int, Act]]:
         at += rng.choice([0.15, 0.15, 0.31, 0.31, 0.9 if at < 20 else 0.16])
         saying = sayings[n := rng.randint(1, 12)]
         dice = rng.random()
-        if saying.sequence == 0 and dice < 0.85:
+        if saying.sequence == 0 and dice < 0.20:
+            for event in SpanOf(saying).whole(at):
+                hear(event)
+        elif saying.sequence == 0 and dice < 0.85:
             steps = rng.choice([None, None, ("a", "b"), tuple("abcdefghijkl")])
             hear(
                 saying.started(
@@ -141,7 +144,8 @@ def happenings(seed: int, count: int = 80) -> list[tuple[int, Act]]:
                 saying.ended(at, rng.choice(sorted(OUTCOMES - {State.LOST})), result=rng.choice([None, "1"]))
             )
         elif dice < 0.80:
-            hear(saying.ended(at, source=Source.SPAN_END, sequence=None))
+            for event in rng.choice([SpanOf(saying).whole(at), [SpanOf(saying).ended(at)]]):
+                hear(event)
         elif dice < 0.83:
             hear(
                 saying.event(semconv.INPUT_REQUESTED, at, input_id="i", input_prompt="?", state=State.WAITING)

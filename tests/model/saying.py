@@ -79,3 +79,28 @@ class Saying:
             lost_evidence_unix_ns=T0 + round(at * S) - S // 2,
             **fields,
         )
+
+
+class SpanOf:
+    """What a run's span says, as a receiver reads it. It comes as a whole once the span has ended."""
+
+    def __init__(self, run: Saying) -> None:
+        self.run = run
+
+    def started(self, at: float = 0, **fields: Any) -> Event:
+        return self.run.started(at, sequence=None, source=Source.SPAN_END, writer_id="", **fields)
+
+    def step(self, name: str, at: float, **fields: Any) -> Event:
+        return self.run.step(name, at, sequence=None, source=Source.SPAN_EVENT, writer_id="", **fields)
+
+    def said_end(self, at: float, **fields: Any) -> Event:
+        """The event on it that says how the run ended."""
+        return self.run.ended(at, sequence=None, source=Source.SPAN_EVENT, writer_id="", **fields)
+
+    def ended(self, at: float, state: State = State.SUCCEEDED, **fields: Any) -> Event:
+        return self.run.ended(at, state, sequence=None, source=Source.SPAN_END, writer_id="", **fields)
+
+    def whole(self, at: float = 0) -> list[Event]:
+        """Of a run of three seconds."""
+        steps = (self.step("a", at + 1), self.step("b", at + 2))
+        return [self.started(at), *steps, self.said_end(at + 3), self.ended(at + 3)]

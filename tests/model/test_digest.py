@@ -310,6 +310,12 @@ CASES = {
         elapsed_s=160,
         previously=known(view()),
     ),
+    "timeout": lambda: rendered(
+        [view(ratio=0.46), view(3, ratio=None), view(4, step=CLEAN)],
+        why="timeout",
+        elapsed_s=45,
+        previously=known(view(), view(3), view(4)),
+    ),
     "nothing": lambda: rendered([], why="timeout", elapsed_s=45),
 }
 

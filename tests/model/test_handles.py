@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from otelprogress.exceptions import AmbiguousOperation, UnknownOperation
@@ -70,3 +71,35 @@ def test_an_evicted_run_is_found_no_more(tree):
     for text in ("nightly_load-1", "job-7"):
         with pytest.raises(UnknownOperation):
             tree.resolve(text)
+
+
+def test_each_tenant_has_its_own_numbers_and_finds_its_own_runs_only():
+    tree = OperationTree()
+    for number, tenant in enumerate(("", "acme", "acme", "umbrella"), start=1):
+        started = Saying(number).started(number, label="job")
+        tree.apply(msgspec.structs.replace(started, tenant=tenant), T0)
+    assert [tree.view(run, T0).handle for run in tree.run_ids()] == [
+        "nightly_load-1",
+        "nightly_load-1",
+        "nightly_load-2",
+        "nightly_load-1",
+    ]
+    assert tree.resolve("nightly_load-1", "umbrella") == run_id(4)
+    assert tree.resolve("job", "umbrella") == tree.resolve("nigh", "umbrella") == run_id(4)
+    for text in (run_id(4), "nightly_load-2"):
+        with pytest.raises(UnknownOperation):
+            tree.resolve(text)
+
+
+def test_a_run_that_comes_back_from_the_disk_keeps_its_handle_within_its_tenant():
+    before = OperationTree()
+    before.apply(msgspec.structs.replace(Saying(1).started(), tenant="acme"), T0)
+    tree = OperationTree()
+    tree.restore([before.dump(run_id(1))], T0, start=1)
+    tree.apply(msgspec.structs.replace(Saying(2).started(), tenant="acme"), T0)
+    tree.apply(Saying(3).started(), T0)
+    assert [tree.view(run_id(n), T0).handle for n in (1, 2, 3)] == [
+        "nightly_load-1",
+        "nightly_load-2",
+        "nightly_load-1",
+    ]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from otelprogress.model.events import Eta, FeedEvent, State, StepState, StepView
+from otelprogress.model.events import Eta, FeedEvent, OperationView, State, StepState, StepView
 from otelprogress.model.news import LOUDEST_FIRST, Reason, news_reason, wants_attention, why
 from tests.model.test_digest import T0, S, event, known, view
 
@@ -59,6 +59,25 @@ def test_a_run_that_the_reader_does_not_know_has_started_or_stands_as_it_does() 
 def test_an_operation_that_was_told_may_have_moved_without_an_event() -> None:
     assert why((), known(view(revision=3)), [view(revision=3)]) == "changed"
     assert why((), known(view(revision=3)), [view(revision=4, eta=Eta(10_000, 20_000))]) == "eta"
+
+
+@pytest.mark.parametrize(
+    ("happened", "before", "attention", "end"),
+    [
+        (event("operation.state_changed", view()), view(stalled=True), None, None),
+        (event("operation.state_changed", view()), view(state=State.WAITING, input_id="in1"), None, None),
+        (event("operation.state_changed", view(stalled=True)), view(), "stalled", None),
+        (event("control.refused", view()), view(), "warning", None),
+        (event("control.applied", view()), view(), None, None),
+        (event("operation.state_changed", view()), view(state=State.LOST), "resumed", None),
+        (event("operation.ended", view(state=State.FAILED)), view(), "failed", "failed"),
+    ],
+)
+def test_a_wait_is_over_with_what_needs_somebody_and_not_with_what_is_over(
+    happened: FeedEvent, before: OperationView, attention: Reason | None, end: Reason | None
+) -> None:
+    assert news_reason(happened, before, "attention", resumed=True) == attention
+    assert news_reason(happened, before, "end", resumed=True) == end
 
 
 @pytest.mark.parametrize(

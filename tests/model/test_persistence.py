@@ -19,7 +19,7 @@ from otelprogress.model.state import Family, Plan, RunState, Writer
 from otelprogress.model.tree import OperationTree
 from tests.model.event_strategies import events
 from tests.model.restarting import LIMITS, STRIDE, RecordingHost, happenings
-from tests.model.saying import T0, S, Saying, run_id
+from tests.model.saying import T0, S, Saying, SpanOf, run_id
 
 
 def told(applied: list[Applied]) -> list[tuple[object, ...]]:
@@ -281,6 +281,45 @@ def test_nothing_is_concluded_from_silence_while_nobody_listened():
     assert restored.view(run.id, T0).incomplete
     assert restored.view(stuck.id, T0).stalled
     assert restored.view(ending.id, T0).state is State.SUCCEEDED
+
+
+def test_what_only_a_span_said_survives_and_is_told_once_somebody_had_time_to_say_it_better():
+    run = Saying()
+    host = host_of(*SpanOf(run).whole())
+    restored = host.killed_and_restored(T0 + 100 * S, quiet_s=45.0)
+    assert len(restored) == 0
+    assert len(restored._hearsay) == 4
+    assert restored.advance(T0 + 144 * S) == []
+    assert [each.event.kind for each in restored.advance(T0 + 146 * S)] == [
+        *("operation.started", "step.started", "step.started", "operation.ended")
+    ]
+    assert len(restored._hearsay) == 0
+
+
+def test_after_a_restart_log_events_still_overrule_what_a_span_said():
+    run = Saying()
+    restored = host_of(*SpanOf(run).whole()).killed_and_restored(T0)
+    assert restored.apply(SpanOf(run).started(), T0) == []
+    assert restored.stats.duplicates == 1
+    told_late = [
+        (each.event.kind, each.event.late)
+        for event in (run.started(), run.step("a", 1), run.ended(3))
+        for each in restored.apply(event, T0)
+    ]
+    assert told_late == [("operation.started", False), ("step.started", False), ("operation.ended", False)]
+    assert restored.advance(T0 + 100 * S) == []
+
+
+def test_what_waits_no_longer_is_written_down_as_gone():
+    """Also of a run that another one pushed out: a restart must not tell it twice."""
+    first, second = Saying(1), Saying(2)
+    host = host_of(*SpanOf(first).whole(), *SpanOf(second).whole())
+    host.do(lambda tree, now_ns: tree.apply(first.started(), now_ns), T0)
+    host.do(lambda tree, now_ns: tree.advance(now_ns), T0 + 60 * S)
+    for run in (first, second):
+        carrier = load_run(host.dumps[run.id]).carrier
+        assert carrier is not None
+        assert (carrier.hearsay, carrier.closing, carrier.closes_ns) == ([], None, None)
 
 
 def test_a_writer_heard_again_revives_its_lost_runs():

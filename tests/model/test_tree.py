@@ -7,7 +7,7 @@ from otelprogress.exceptions import InvalidRecord
 from otelprogress.model import semconv
 from otelprogress.model.events import Event, Source, State, StepState
 from otelprogress.model.tree import OperationTree, TreeLimits
-from tests.model.saying import T0, S, Saying, run_id
+from tests.model.saying import T0, S, Saying, SpanOf, run_id
 
 
 class Host:
@@ -254,9 +254,11 @@ def test_foreign_events_without_sequence_are_known_by_their_content(host):
 
 def test_the_same_event_from_another_carrier_is_the_same_event(host):
     run = Saying()
-    started = run.started(sequence=None, source=Source.SPAN_EVENT)
-    host.hear(started)
-    assert host.hear(msgspec.structs.replace(started, source=Source.LOG)) == []
+    started, ended = run.started(sequence=None), run.ended(1, sequence=None)
+    host.hear_all(started, ended)
+    of_span = [msgspec.structs.replace(event, source=Source.SPAN_END) for event in (started, ended)]
+    assert host.hear_all(*of_span) == []
+    assert (host.tree.stats.overruled, host.tree.stats.duplicates) == (1, 1)
 
 
 def test_a_hole_is_waited_for_and_filled(host):
@@ -342,13 +344,198 @@ def test_too_many_held_events_end_the_wait():
 # --- carriers -------------------------------------------------------------------------------------------------------
 
 
+WHOLE = ["operation.started", "step.started", "step.started", "operation.ended"]
+
+
+def test_what_only_a_span_says_is_told_once_log_events_had_their_time(host):
+    run = Saying()
+    assert host.hear_all(*SpanOf(run).whole()) == []
+    assert (host.view(), len(host.tree), list(host.tree.run_ids())) == (None, 0, [])
+    assert host.wait_until(7.9) == []
+    published = host.wait_until(8.0)
+    assert kinds(published) == WHOLE
+    assert not any(each.event.late for each in published)
+    view = host.view()
+    assert (view.handle, view.state, view.ended_at_unix_ns) == (
+        "nightly_load-1",
+        State.SUCCEEDED,
+        T0 + 3 * S,
+    )
+    assert host.wait_until(60) == []
+
+
+def test_a_host_is_woken_when_the_time_of_log_events_is_over(host):
+    host.hear(SpanOf(Saying()).started())
+    woken_ns = host.tree.next_deadline_unix_ns()
+    assert T0 + 5 * S <= woken_ns < T0 + 5 * S + S // 5
+    assert kinds(host.tree.advance(woken_ns)) == ["operation.started"]
+
+
+def test_log_events_that_come_after_their_span_are_told_once_and_are_not_late(host):
+    run = Saying()
+    host.hear_all(*SpanOf(run).whole())
+    published = host.hear_all(
+        *(run.started(0), run.step("a", 1), run.step("b", 2), run.note("hm", 2.5), run.ended(3, result="1")),
+    )
+    assert kinds(published) == [*WHOLE[:-1], "operation.noted", "operation.ended"]
+    assert not any(each.event.late for each in published)
+    assert host.wait_until(60) == []
+    assert host.tree.stats.overruled == 4
+    assert host.view().result == "1"
+
+
+def test_the_end_of_a_span_waits_on_when_log_events_say_all_but_that(host):
+    run = Saying()
+    host.hear_all(*SpanOf(run).whole())
+    assert kinds(host.hear_all(run.started(0), run.step("a", 1))) == WHOLE[:2]
+    assert host.wait_until(7.9) == []
+    assert kinds(host.wait_until(8)) == ["operation.ended"]
+
+
+def test_a_span_that_comes_amid_log_events_repeats_nothing(host):
+    run = Saying()
+    start, note = run.started(0), run.note("hm", 1)
+    assert host.hear(note) == []  # its start is on the way
+    assert host.hear_all(*SpanOf(run).whole()) == []
+    assert kinds(host.hear(start)) == ["operation.started", "operation.noted"]
+    assert kinds(host.wait_until(60)) == ["operation.ended"]
+
+
+def test_a_run_whose_start_was_lost_starts_as_its_span_says(host):
+    run = Saying()
+    run.sequence = 1
+    host.hear_all(*SpanOf(run).whole(), run.note("hm", 3))
+    assert kinds(host.wait_until(4)) == ["operation.started", "operation.noted"]
+    assert host.view().handle == "nightly_load-1"
+    assert kinds(host.wait_until(8)) == ["operation.ended"]
+
+
+def test_a_log_event_that_says_the_very_same_is_no_duplicate_of_the_span(host):
+    """Some emitters write both from the same attributes."""
+    run = Saying()
+    of_span = SpanOf(run).whole()
+    host.hear_all(*of_span)
+    by_log = [msgspec.structs.replace(event, source=Source.LOG) for event in of_span[:3]]
+    assert kinds(host.hear_all(*by_log)) == WHOLE[:3]
+
+
+def test_a_span_that_comes_twice_is_told_once(host):
+    run = Saying()
+    whole = SpanOf(run).whole()
+    host.hear_all(*whole, *whole)
+    assert host.tree.stats.duplicates == len(whole)
+    assert kinds(host.wait_until(8)) == WHOLE
+    assert host.hear_all(*whole) == []
+
+
+def test_the_end_of_a_span_counts_before_the_event_on_it_which_fills_what_it_leaves_out(host):
+    run = Saying()
+    span = SpanOf(run)
+    host.hear_all(
+        span.started(),
+        span.said_end(1, state=State.SUCCEEDED, message="12 rows rejected", step_name="load", completed=3.0),
+        span.ended(1, State.FAILED, completed=4.0),
+    )
+    published = host.wait_until(60)
+    assert kinds(published) == ["operation.started", "operation.ended"]
+    view = host.view()
+    assert (view.state, view.message, view.step.name, view.step.completed) == (
+        State.FAILED,
+        "12 rows rejected",
+        "load",
+        4.0,
+    )
+
+
+def test_an_open_span_is_told_and_its_end_waits_again(host):
+    span = SpanOf(Saying())
+    host.hear(span.started())
+    assert kinds(host.wait_until(5)) == ["operation.started"]
+    assert host.hear_all(span.step("a", 6), span.ended(7)) == []
+    assert kinds(host.wait_until(12)) == ["step.started", "operation.ended"]
+
+
+def test_numbered_span_events_are_known_by_their_numbers(host):
+    span = SpanOf(Saying())
+    numbered = [msgspec.structs.replace(span.step(name, n), sequence=n) for n, name in ((1, "a"), (2, "b"))]
+    host.hear_all(span.started(), *numbered)
+    assert kinds(host.wait_until(60)) == WHOLE[:3]
+    assert not host.view().incomplete
+    assert host.hear(msgspec.structs.replace(numbered[0], source=Source.LOG)) == []
+
+
+def test_ticks_on_a_span_wait_like_the_rest(host):
+    run = Saying()
+    host.hear_all(SpanOf(run).started(), run.tick(1, 5, 10, source=Source.SPAN_EVENT, writer_id=""))
+    assert kinds(host.wait_until(5)) == ["operation.started", "operation.progressed"]
+
+
+def test_notes_of_others_do_not_make_a_span_be_told_sooner(host):
+    run = Saying()
+    host.hear_all(*SpanOf(run).whole())
+    assert host.tree.tenant_of(run.id) == ""
+    notes = [run.foreign(f"note {n}", 3, writer_id="") for n in range(102)]
+    assert host.hear_all(*notes) == []
+    assert host.wait_until(7.9) == []
+    published = host.wait_until(8) + host.wait_until(10)
+    assert kinds(published)[:2] == ["operation.started", "operation.noted"]
+    assert kinds(published).count("operation.noted") == 101
+    assert host.view().state is State.SUCCEEDED
+    assert sum(each.event.folded or 0 for each in published) == 1
+
+
+def test_notes_that_waited_with_a_span_follow_the_start_that_a_log_event_says(host):
+    run = Saying()
+    host.hear_all(*SpanOf(run).whole(), run.foreign("hm", 3, writer_id=""))
+    assert kinds(host.hear(run.started(sequence=None))) == ["operation.started", "operation.noted"]
+
+
+def test_a_span_that_says_too_much_waits_no_longer():
+    host = Host(max_held=3)
+    span = SpanOf(Saying())
+    said = [span.started(), *(span.step(f"s{n}", n) for n in range(6)), span.ended(6)]
+    assert len(host.hear_all(*said)) == 4
+    assert kinds(host.wait_until(60)) == ["step.started"] * 3 + ["operation.ended"]
+
+
+def test_beyond_the_bound_over_all_runs_those_that_wait_longest_are_told(host, monkeypatch):
+    monkeypatch.setattr("otelprogress.model.hearsay.MAX_EVENTS", 6)
+    first, second, third = (SpanOf(Saying(n)) for n in (1, 2, 3))
+    assert host.hear_all(*second.whole()[:3], *first.whole()[:3]) == []
+    (oldest, *rest) = host.hear(third.started())
+    assert [oldest.event.operation.id] == [each.event.operation.id for each in rest[:1]] == [run_id(2)]
+    assert host.view(1) is None
+    assert len(host.tree._hearsay) == 4
+
+
+def test_the_span_of_a_run_that_was_forgotten_brings_it_not_back():
+    host = Host(keep_ended_s=1)
+    run = Saying()
+    host.hear_all(run.started(), run.ended(1))
+    assert host.tree.evict(T0 + 10 * S) == [run.id]
+    assert host.hear_all(*SpanOf(run).whole()) == []
+    assert host.wait_until(60) == []
+
+
+def test_the_span_of_a_lost_run_that_was_forgotten_goes_on_from_there():
+    host = Host(keep_ended_s=1)
+    run = Saying()
+    host.hear_all(run.started(), run.lost(1))
+    assert host.tree.evict(T0 + 10 * S) == [run.id]
+    host.hear_all(*SpanOf(run).whole())
+    assert [each.event.revision for each in host.wait_until(60)] == [3, 4, 5, 6]
+
+
 def test_span_events_of_ours_count_only_where_no_log_event_came(host):
     run = Saying()
-    host.hear(run.started(sequence=None, source=Source.SPAN_EVENT))
-    assert host.hear(run.step("a", 1, sequence=None, source=Source.SPAN_EVENT))
-    host.hear(run.note("by log", 2, sequence=None))
-    assert host.hear(run.step("b", 3, sequence=None, source=Source.SPAN_EVENT)) == []
-    assert host.tree.stats.overruled == 1
+    span = SpanOf(run)
+    host.hear(span.started())
+    host.wait_until(5)
+    host.hear(span.step("a", 6))
+    host.hear(run.note("by log", 7, sequence=None))
+    assert host.hear(span.step("b", 8)) == []
+    assert host.tree.stats.overruled == 2
+    assert host.view().step is None
 
 
 def test_the_end_of_a_span_closes_the_run_after_five_seconds(host):
@@ -369,10 +556,27 @@ def test_the_end_of_a_span_gives_way_to_the_event_that_says_more(host):
     assert host.view().state is State.CANCELLED
 
 
-def test_a_span_that_never_logs_ends_at_once(host):
+def test_a_verdict_does_not_silence_the_end_of_a_span_that_waits(host):
+    """Its process ended the span, sent it, and died with its last log events."""
     run = Saying()
-    host.hear(run.started(sequence=None, source=Source.SPAN_EVENT))
-    assert kinds(host.hear(run.ended(1, sequence=None, source=Source.SPAN_END))) == ["operation.ended"]
+    host.hear(run.started())
+    host.hear(SpanOf(run).ended(1))
+    assert [each.event.operation.state for each in host.hear(run.lost(2))] == [State.LOST]
+    (ended,) = host.wait_until(6)
+    assert (ended.event.kind, ended.event.late, ended.event.operation.state) == (
+        "operation.ended",
+        False,
+        State.SUCCEEDED,
+    )
+    assert host.wait_until(60) == []
+
+
+def test_the_last_word_of_a_process_is_not_repeated_by_its_span(host):
+    run = Saying()
+    host.hear(run.started())
+    host.hear(SpanOf(run).ended(1, State.LOST, error_type="SystemExit"))
+    assert kinds(host.hear(run.ended(1, State.LOST, lost_detector="atexit"))) == ["operation.ended"]
+    assert host.wait_until(60) == []
 
 
 def test_foreign_notes_are_folded_beyond_their_rate(host):

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from otelprogress.model import semconv
+from otelprogress.model.applied import Applied
 from otelprogress.model.events import OUTCOMES, Event, State, StepState
 from otelprogress.model.tree import OperationTree, TreeLimits
-from tests.model.saying import T0, S, Saying, run_id
+from tests.model.saying import T0, S, Saying, SpanOf, run_id
 
 PATH_DEPENDENT = {
     "revision",
@@ -118,6 +119,36 @@ def test_what_was_lost_and_comes_late_never_moves_a_run_backwards(events, missin
     after = tree.view(run_id(1), T0, steps=True)
     assert before is None or (after.ratio or 0.0) >= (before.ratio or 0.0)
     assert before is None or before.live or after.state is before.state
+
+
+@given(scripts(), st.data())
+@settings(deadline=None, max_examples=100)
+def test_a_span_that_comes_before_or_amid_its_log_events_changes_nothing(events, data):
+    first = events[0]
+    run = Saying()
+    of_span = [
+        *(SpanOf(run).started(0, steps=first.steps), SpanOf(run).step("a", 0.1), SpanOf(run).step("z", 0.2)),
+        *(SpanOf(run).said_end(1, message="as the span has it"), SpanOf(run).ended(1, State.FAILED)),
+    ]
+    published = told(events)
+    mixed = list(events)
+    position = data.draw(st.integers(0, len(mixed)))
+    mixed[position:position] = of_span
+    with_span = told(mixed)
+    alike = with_span[: len(published)]
+    assert [(each.event.kind, each.event.late) for each in alike] == [
+        (each.event.kind, False) for each in published
+    ]
+    # Only where no log event said how it ended, its span does.
+    unsaid = events[-1].kind != semconv.OPERATION_ENDED
+    assert [each.event.kind for each in with_span[len(published) :]] == ["operation.ended"] * unsaid
+
+
+def told(events: list[Event]) -> list[Applied]:
+    """What is published of events that come at once, and in the minute after that; no ticks, no stalls."""
+    tree = OperationTree()
+    published = [each for event in events for each in tree.apply(event, T0)] + tree.advance(T0 + 60 * S)
+    return [each for each in published if each.durable and each.source.stalled is None]
 
 
 NUMBERS = st.floats(allow_nan=True, allow_infinity=True) | st.none()
@@ -245,6 +276,11 @@ class Forest(RuleBasedStateMachine):
     def foreign(self, n) -> None:
         self.hear(self.writers[n].foreign("hm", self.at))
 
+    @rule(n=numbers)
+    def span(self, n) -> None:
+        for event in SpanOf(self.writers[n]).whole(self.at):
+            self.hear(event)
+
     @rule(writer=st.sampled_from(["w0", "w1", "w2"]))
     def alive(self, writer) -> None:
         self.hear(
@@ -302,6 +338,12 @@ class Forest(RuleBasedStateMachine):
         held = [run for writer in ("w0", "w1", "w2") for run in self.tree.runs_of_writer(writer)]
         live = [run for run in self.tree.run_ids() if self.tree.view(run, T0).live]
         assert sorted(held) == sorted(live)
+
+    @invariant()
+    def what_waits_is_counted(self) -> None:
+        states = self.tree._runs.values()
+        held = [len(state.carrier.hearsay) for state in states if state.carrier is not None]
+        assert len(self.tree._hearsay) == sum(held)
 
     @invariant()
     def sums_kept_equal_sums_computed(self) -> None:

@@ -4,7 +4,8 @@ A stock SDK sends a span once it has ended, and the children of a span before it
 match is told whole when it comes: started, what its children were, ended. Where rules make steps or operations of
 children, spans whose parent is not known wait for it, in a bounded memory: raw, read only when their parent comes.
 A span that is seen while it is open (`foreign_spans`) starts its operation at once, and its children follow as they
-end.
+end. No log events of ours will ever say it better, as they may of a span that carries our conventions: so a match is
+a writer's own word (`Source.LOG`), for which no host waits.
 
 What is remembered here only helps to recognise; it may be lost. Nothing is taken out when it is used: a request that
 the host refuses comes again, and must be read the same way.
@@ -144,12 +145,12 @@ class SpanRules:
         if not spoken_for:
             self.remember(key, rule)
         if not heard:
-            reading.add(_started(span, rule, origin, Source.SPAN_END))
+            reading.add(_started(span, rule, origin))
         if not spoken_for:
             self._tell_children(key, rule, {**self._waiting.get(key, {}), **children}, reading)
             reading.notes_of_span(origin, span)
         if span.end_unix_ns is not None:
-            # Where nobody else speaks for it, its span's end is the word itself, not a hint.
+            # Where somebody else speaks for it, its span's end is a hint only.
             source = Source.SPAN_END if spoken_for else Source.LOG
             reading.add(mapping.span_ended(span, tenant=origin.tenant, source=source))
 
@@ -183,7 +184,7 @@ class SpanRules:
         spans.sort(key=lambda pair: pair[0].start_unix_ns)
         for span, origin in spans:
             if rule.children == "operations":
-                reading.add(_started(span, _CHILD, origin, Source.SPAN_END))
+                reading.add(_started(span, _CHILD, origin))
                 if span.end_unix_ns is not None:
                     reading.add(mapping.span_ended(span, tenant=origin.tenant, source=Source.LOG))
                 continue
@@ -236,7 +237,7 @@ class SpanRules:
             return False
         if not reading.knows(key[1], key[0]):
             self.remember(key, rule)
-            reading.add(_started(span, rule, origin, Source.LOG, writer_id=writer_id, lease_s=lease_s))
+            reading.add(_started(span, rule, origin, writer_id=writer_id, lease_s=lease_s))
         return True
 
     def stopped_span(self, span: SpanFacts, origin: Origin, reading: Reading) -> None:
@@ -285,7 +286,6 @@ def _started(
     span: SpanFacts,
     rule: SpanRule,
     origin: Origin,
-    source: Source,
     *,
     writer_id: str = "",
     lease_s: float | None = None,
@@ -298,7 +298,6 @@ def _started(
         service=origin.said.get("service"),
         process_id=origin.said.get("process_id"),
         tenant=origin.tenant,
-        source=source,
     )
 
 

@@ -81,7 +81,7 @@ class Batch(msgspec.Struct, gc=False, kw_only=True):
     """Ids of runs whose state is no longer wanted; one that is in `runs` as well is kept, as a new one."""
     durations: list[Duration] = []
     numbers: dict[str, int] = {}
-    """The last handle number given, by slug."""
+    """The last handle number given, by slug, behind its tenant and a slash where there is one; 0: it is forgotten."""
     closed: list[str] = []
     """Ids of runs whose spans the collector closed: their true spans must not be sent under the same ids."""
 

@@ -88,6 +88,8 @@ class MemoryStore:
                 self._run_bytes += len(run.state) - (len(before.state) if before else -_RUN_BYTES)
                 self._runs[run.run_id] = run
             self._numbers.update(batch.numbers)
+            for slug in [slug for slug, number in batch.numbers.items() if not number]:
+                del self._numbers[slug]
             self._closed_runs.update(dict.fromkeys(batch.closed))
             for run_id in list(islice(self._closed_runs, max(0, len(self._closed_runs) - KEPT_CLOSED))):
                 del self._closed_runs[run_id]

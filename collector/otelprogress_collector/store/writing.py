@@ -35,8 +35,11 @@ def write_batch(connection: sqlite3.Connection, chunks: Sequence[Chunk], batch: 
     if batch.runs or batch.forgotten:
         changes = list(values_of_changes(newest_place(connection), batch.forgotten, batch.runs))
         put(connection, "run_changes", CHANGES_COLUMNS, "", changes)
-    numbers = [values_of_number(slug, number) for slug, number in batch.numbers.items()]
+    numbers = [values_of_number(slug, number) for slug, number in batch.numbers.items() if number]
     put(connection, "numbers", NUMBER_COLUMNS, "slug", numbers)
+    forgotten = [(slug,) for slug, number in batch.numbers.items() if not number]
+    if forgotten:
+        connection.executemany("DELETE FROM numbers WHERE slug = ?", forgotten)
     if batch.closed:
         _put_closed(connection, batch.closed)
     if batch.durations:

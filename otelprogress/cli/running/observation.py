@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from otelprogress.cli.running.arguments import Arguments
 from otelprogress.cli.running.ending import Ending
+from otelprogress.cli.running.program import Program
 from otelprogress.cli.running.trace_ids import TraceIds
 from otelprogress.feed import runtime_folder
 
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from otelprogress.run import Operation
 
 CONTROLS: Final = ("cancel", "pause")
-SHUTDOWN_TIMEOUT_S: Final = 1.5
+SHUTDOWN_TIMEOUT_S: Final = 1.3
 """Of the two seconds that may pass between the program's end and ours."""
 VISIBLE_WITHIN_S: Final = 5.0
 
@@ -91,19 +93,60 @@ def visible(operation: Operation) -> Visible:
     return Visible(operation.run_id, handle)
 
 
-def say_pid(operation: Operation, pid: int) -> None:
-    """The program's, on the span."""
-    with contextlib.suppress(Exception):  # a foreign provider's span
-        operation.span.set_attribute("process.pid", pid)
+class Obedience:
+    """Lets a program obey what its operation is told, and what operations around that are, at once.
+
+    A program has no items between which it could look up: a thread of ours does that for it, whenever it is rung.
+
+    Args:
+        operation: with its gate.
+        program: that runs.
+    """
+
+    def __init__(self, operation: Operation, program: Program) -> None:
+        self.reason = ""
+        """Why it was cancelled; empty: nobody said."""
+        self._operation = operation
+        self._program = program
+        self._bell = threading.Event()
+        self._bell.set()  # a command may have come before
+        with contextlib.suppress(Exception):  # a foreign provider's span
+            operation.span.set_attribute("process.pid", program.pid)
+        if operation.gate is not None:
+            operation.gate.add_waker(self._bell.set)
+            threading.Thread(target=self._run, name="otelprogress-obedience", daemon=True).start()
+
+    def _run(self) -> None:
+        from otelprogress.exceptions import OperationCancelled
+
+        try:
+            while True:
+                self._bell.wait()
+                self._bell.clear()
+                self._look()
+        except OperationCancelled as cancelled:
+            # It was said that this is obeyed, before the program could end by it.
+            self.reason = cancelled.reason
+            self._program.obey("cancel")
+
+    def _look(self) -> None:
+        gate = self._operation.gate
+        closed = None if gate is None else gate.closed_by()
+        if closed is None:
+            return
+        if not closed.cancelled:
+            self._program.obey("pause")
+        self._operation.checkpoint()  # until the pause is over
+        self._program.obey("resume")
 
 
-def end(operation: Operation, ending: Ending, *, cancelled: bool, interrupted: bool) -> None:
+def end(operation: Operation, ending: Ending, *, cancelled: str | None, interrupted: bool) -> None:
     """Say how it ended, and let that leave this process.
 
     Args:
         operation: which.
         ending: of the program.
-        cancelled: by a command.
+        cancelled: why, if it was, by a command; `None`: it was not.
         interrupted: by a signal that this process got or a terminal sent.
     """
     from otelprogress import runtime
@@ -111,9 +154,8 @@ def end(operation: Operation, ending: Ending, *, cancelled: bool, interrupted: b
     with contextlib.suppress(Exception):
         if ending.trouble is None:
             operation.span.set_attribute("process.exit.code", ending.code)
-    if cancelled:
-        gate = operation.gate
-        operation.end_cancelled((gate.reason if gate is not None else "") or ending.text)
+    if cancelled is not None:
+        operation.end_cancelled(cancelled or ending.text)
     elif not ending.code:
         operation.end()
     elif interrupted:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from otelprogress.run import Operation
 
 _LINK: Final = "OTELPROGRESS_LINK"
+_CONTROLLED: Final = "OTELPROGRESS_CONTROLLED"
 
 
 def run(arguments: Arguments) -> NoReturn:
@@ -142,7 +143,7 @@ class Run:
                 trace_id=context.trace_id, span_id=context.span_id, flags=int(context.trace_flags)
             )
         observed = not _disabled()
-        environment = ids.carried(os.environ) if observed else dict(os.environ)
+        environment = ids.carried(os.environ) | {_CONTROLLED: "1"} if observed else dict(os.environ)
         if (
             observed
             and alone
@@ -163,15 +164,15 @@ class Run:
         """Wait for the program, say how it ended, and let that leave this process."""
         operation = self._operation
         if isinstance(program, Ending):
-            found, cancelled, interrupted = program, False, False
+            found, cancelled, interrupted = program, None, False
         else:
+            obedience = None
             if operation is not None:
-                from otelprogress.cli.running import observation
+                from otelprogress.cli.running.observation import Obedience
 
-                observation.say_pid(operation, program.pid)
-                operation.obey_at_once(program.obey)
+                obedience = Obedience(operation, program)
             found = program.wait()
-            cancelled = program.cancelled
+            cancelled = obedience.reason if obedience is not None and program.cancelled else None
             self.had_terminal = program.had_terminal
             interrupted = found.signal == signal.SIGINT or self.signals.asked_to_end
         if operation is not None:

@@ -67,7 +67,7 @@ def test_a_span_that_a_rule_names_is_told_whole(encoding):
     started, first_note, second_note, ended = intake.events
     assert (started.kind, started.source, started.title) == (
         semconv.OPERATION_STARTED,
-        Source.SPAN_END,
+        Source.LOG,
         "Import of flights",
     )
     assert (started.parent_span_id, started.attributes) == (f"{9:016x}", {"db.namespace": "flights"})

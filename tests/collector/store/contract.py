@@ -177,6 +177,11 @@ class StoreContract:
         store.append(Batch(numbers={"load": 2}))
         assert store.numbers() == {"load": 2, "save": 5}
 
+    def test_a_number_of_0_is_forgotten(self, store):
+        store.append(Batch(numbers={"load": 1, "save": 5}))
+        store.append(Batch(numbers={"load": 0, "never there": 0, "keep": 3}))
+        assert store.numbers() == {"save": 5, "keep": 3}
+
     def test_closed_spans_are_remembered_once_in_the_order_in_which_they_came(self, store):
         store.append(Batch(closed=["a", "b"]))
         store.append(Batch(closed=["c", "a"]))
