@@ -7,7 +7,6 @@ The middle of `run.Operation`, between what it says (`voice`) and what it asks b
 
 from __future__ import annotations
 
-import inspect
 import math
 import time
 from collections.abc import Callable
@@ -145,6 +144,8 @@ class Commanded(Voice):
                 UsageError,
             )
             return
+        import inspect
+
         if inspect.iscoroutinefunction(handler):
             active.misuse(
                 f"the handler of signal {name!r} is a coroutine function: nobody would await it", UsageError

@@ -50,6 +50,8 @@ class Control:
         with self._lock:
             before = self._answered.get(key)
             if before is not None:
+                if command.below and before.status == "accepted":
+                    self._prolong(command)
                 return CommandStatus(
                     command_id=command.command_id,
                     status="duplicate" if before.status == "accepted" else before.status,
@@ -70,14 +72,7 @@ class Control:
             return status
 
     def _obeyed(self, command: LinkCommand) -> CommandStatus:
-        reason = command.arguments.get("reason")
-        until_s = math.inf if command.valid_s is None else time.monotonic() + command.valid_s
-        order = Order(
-            command_id=command.command_id,
-            actor=command.actor,
-            reason=reason if isinstance(reason, str) else "",
-            until_s=until_s,
-        )
+        order = _order(command)
         if command.below:
             return _status(command, self._below(command, order))
         operation = self._ins.live.get(command.run)
@@ -92,12 +87,27 @@ class Control:
             answer = operation.obey(command.action, order)
         return _status(command, answer)
 
+    def _prolong(self, command: LinkCommand) -> None:
+        gate = self._ins.remote_gates.get(command.run)
+        if gate is not None:
+            gate.prolong(command.action, _order(command))
+
     def _below(self, command: LinkCommand, order: Order) -> str:
         gate = self._ins.remote_gates.get(command.run)
         if gate is None:
             return "not_found"
         gate.obey(command.action, order)
         return "accepted"
+
+
+def _order(command: LinkCommand) -> Order:
+    reason = command.arguments.get("reason")
+    return Order(
+        command_id=command.command_id,
+        actor=command.actor,
+        reason=reason if isinstance(reason, str) else "",
+        until_s=math.inf if command.valid_s is None else time.monotonic() + command.valid_s,
+    )
 
 
 def _status(command: LinkCommand, answer: str, message: str = "") -> CommandStatus:

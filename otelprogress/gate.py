@@ -7,6 +7,7 @@ before its very next item, however large the chunk was.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import operator
@@ -15,7 +16,6 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from otelprogress.exceptions import OperationCancelled
@@ -214,12 +214,19 @@ class Gate:
             with gate._stood():
                 while self.closed_by() is gate and gate._holds():
                     future: asyncio.Future[None] = loop.create_future()
+                    waiter = loop, future
                     for each in self._chain():
                         with each._condition:
-                            each._waiters.append((loop, future))
-                    # Asked again now that every change will settle the future.
-                    if self.closed_by() is gate and gate._holds():
-                        await future
+                            each._waiters.append(waiter)
+                    try:
+                        # Asked again now that every change will settle the future.
+                        if self.closed_by() is gate and gate._holds():
+                            await future
+                    finally:
+                        # One gate rang, or the task was cancelled: the others shall not keep it.
+                        for each in self._chain():
+                            with each._condition, contextlib.suppress(ValueError):
+                                each._waiters.remove(waiter)
 
     def _holds(self) -> bool:
         return self.paused and not self.cancelled and not self.signalled
@@ -237,7 +244,7 @@ class Gate:
             self._on_change("signal")
         return signalled
 
-    @contextmanager
+    @contextlib.contextmanager
     def _stood(self) -> Iterator[None]:
         """Somebody stands still here, and goes on once the pause is over."""
         with self._condition:

@@ -1,8 +1,8 @@
 """The gate of an operation that lives in another process: what is below it here obeys its cancel and pause too.
 
 The process that was started for a controlled operation is told so (`propagation`), so that its loops look up. It is told
-of commands over its worker link; a command counts for what lives here at that moment, and the host sends it again for
-what begins later.
+of commands over its worker link; a command counts for what comes by in its time, and the host sends it again for what
+begins later.
 """
 
 from __future__ import annotations
@@ -26,13 +26,15 @@ _OPPOSITES: Final = {"pause": "resume", "resume": "pause"}
 class RemoteGate(Gate):
     """Cancel and pause of an operation elsewhere, for those below it in this process."""
 
-    __slots__ = ("_below", "_lock", "_orders")
+    __slots__ = ("_below", "_in_force", "_lock", "_orders")
 
     def __init__(self) -> None:
         super().__init__(self._took_effect)
         self._lock = threading.Lock()
         self._below: weakref.WeakSet[Commanded] = weakref.WeakSet()
         self._orders: dict[str, list[Order]] = {}
+        self._in_force: dict[str, str] = {}
+        """Action → the command that was last given and not taken back."""
 
     @property
     def in_use(self) -> bool:
@@ -60,6 +62,8 @@ class RemoteGate(Gate):
         with self._lock:
             # What was not seen by any code meanwhile has become pointless.
             self._orders.pop(_OPPOSITES.get(action, ""), None)
+            self._in_force.pop(_OPPOSITES.get(action, ""), None)
+            self._in_force[action] = order.command_id
             orders = self._orders.setdefault(action, [])
             if len(orders) < MAX_ORDERS:
                 orders.append(order)
@@ -72,6 +76,19 @@ class RemoteGate(Gate):
             self.resume()
             if not stands:
                 self._took_effect(action)
+
+    def prolong(self, action: str, order: Order) -> None:
+        """A command came again, because something begins here that it means: it counts for that, too, if it is in force.
+
+        Its effect was said, or will be: a command is said to be applied once.
+        """
+        with self._lock:
+            if self._in_force.get(action) != order.command_id:
+                return
+        if action == "cancel":
+            self.cancel(order.reason, order.until_s)
+        elif action == "pause":
+            self.pause(order.until_s)
 
     @active.contained
     def _took_effect(self, action: str) -> None:

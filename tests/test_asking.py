@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import signal
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +16,7 @@ from otelprogress import active
 from otelprogress.commands import Order
 from otelprogress.exceptions import InputTimeout, InvalidValue, OperationCancelled, UsageError
 from otelprogress.model.events import State
+from tests.forking import exit_code, forked
 from tests.recording import Recording, recording
 from tests.waiting import aeventually, eventually
 
@@ -409,3 +411,22 @@ def test_without_any_set_up_a_question_has_its_default():
         assert operation.request_input("a?", default="b") == "b"
         with pytest.raises(InputTimeout):
             operation.request_input("a?")
+
+
+def test_a_child_that_is_forked_while_a_question_is_open_leaves_it_to_its_parent():
+    with recording() as said:
+        asked = Asked(lambda operation: operation.request_input("a?"))
+        asks(said)
+        operation = asked.operation
+
+        def go_on_in_child() -> bool:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)  # stuck, it dies
+            signal.alarm(20)
+            operation.leave_to_parent()
+            with progress.operation("below", controls=["input"]) as below:
+                own = below.request_input("b?", timeout_s=0.01, default="mine")
+            return (operation.answer("in1", "c"), own) == ("ended", "mine")
+
+        assert exit_code(forked(go_on_in_child)) == 0
+        assert operation.answer("in1", "b") == "accepted"
+        assert asked.join() == "b"

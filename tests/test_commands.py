@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from typing import Any
@@ -279,6 +280,34 @@ def test_a_command_that_comes_while_it_ends_is_told_that_it_ends():
             finally:
                 del type(operation)._settle_orders
     assert words(said) == []
+
+
+def test_whatever_is_commanded_while_it_ends_each_that_was_accepted_gets_one_word():
+    accepted: list[str] = []
+    with recording() as said:
+        for turn in range(100):
+            with progress.operation("work", controls=["cancel", "pause", "snapshot"]) as operation:
+                operation.on_signal("snapshot", lambda: None)
+                together = threading.Barrier(2, timeout=30)
+
+                def command(operation: Any = operation, together: Any = together, turn: int = turn) -> None:
+                    together.wait()
+                    for number in range(200):
+                        command_id = f"{turn}-{number}"
+                        action = ("snapshot", "cancel", "pause")[number % 3]
+                        if operation.obey(action, Order(command_id)) != "accepted":
+                            return
+                        accepted.append(command_id)
+
+                thread = threading.Thread(target=command)
+                thread.start()
+                together.wait()
+                with contextlib.suppress(OperationCancelled):
+                    operation.checkpoint()
+                operation.end()
+                thread.join(30)
+                assert not thread.is_alive()
+    assert sorted(command_id for command_id, *_ in words(said) if command_id) == sorted(accepted)
 
 
 def test_who_hears_that_it_started_can_command_it_at_once():

@@ -140,6 +140,18 @@ def test_a_doubled_pause_that_comes_behind_its_resume_stops_nothing():
     assert not ins.remote_gates["a"].paused
 
 
+@pytest.mark.parametrize("action", ["cancel", "pause"])
+def test_one_that_stands_above_and_comes_again_for_what_begins_has_new_time(action: str):
+    """A pause may last for hours: what begins below it then must not go on because the first word of it is old."""
+    taker, ins = controlling()
+    gate = ins.remote_gates["a"] = RemoteGate()
+    taker.take(command("c1", "a", action, below=True, valid_s=0.0))
+    assert gate.closed_by() is None, "nobody came by in its time"
+    assert taker.take(command("c1", "a", action, below=True, valid_s=60.0)).status == "duplicate"
+    assert gate.closed_by() is gate
+    assert len(gate._orders.get(action, ())) == 0, "what it says of it was said"
+
+
 def test_a_real_operation_obeys_and_its_answers_are_the_hosts():
     with recording(), progress.operation("work", controls=["cancel"]) as operation:
         taker = Control(active.current)

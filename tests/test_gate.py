@@ -416,3 +416,21 @@ async def test_a_task_that_is_cancelled_while_it_stands_still_stands_no_more():
         await task
     assert not gate.stands
     gate.resume()
+
+
+async def test_a_gate_keeps_nobody_who_was_woken_by_another_or_went_away():
+    parent = Gate(lambda _action: None)
+    child = Gate(lambda _action: None, parent)
+    for _ in range(3):
+        child.pause()
+        task = asyncio.ensure_future(child.acheck())
+        await asyncio.sleep(0)
+        child.resume()
+        await task
+    child.pause()
+    task = asyncio.ensure_future(child.acheck())
+    await asyncio.sleep(0)
+    assert len(parent._waiters) == 1
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert (parent._waiters, child._waiters) == ([], [])

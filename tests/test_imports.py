@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -61,6 +62,20 @@ assert {"otelprogress.track", "otelprogress.run", "otelprogress.poller"} <= set(
 raise SystemExit(len(outside))
 """
 
+FIRST_OPERATION = """
+import sys
+import otelprogress as progress
+
+at_import = {name for name in sys.modules if name.startswith("otelprogress")}
+progress.configure(feed=False, view="off", history=False)
+with progress.operation("work", controls=["cancel"]):
+    for _ in progress.track(range(3)):
+        pass
+print(sorted(at_import))
+print(sorted(name for name in sys.modules if name.startswith("otelprogress")))
+"""
+FOR_COMMANDS = {"otelprogress.control", "otelprogress.protocol.command_desk", "otelprogress.feed.commanding"}
+
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 
 
@@ -70,6 +85,16 @@ def test_a_fork_waits_until_no_thread_is_importing():
 
 def test_what_is_imported_at_its_first_use_is_imported_where_a_fork_waits():
     assert subprocess.run([sys.executable, "-c", FIRST_USE_OF_EACH], timeout=60).returncode == 0
+
+
+def test_nobody_pays_for_commands_who_is_never_commanded():
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST_OPERATION], timeout=60, capture_output=True, check=True
+    )
+    at_import, later = (set(ast.literal_eval(line)) for line in done.stdout.decode().splitlines())
+    assert at_import == {"otelprogress", "otelprogress.imports"}
+    assert "otelprogress.commands" in later
+    assert later & FOR_COMMANDS == set()
 
 
 def test_a_fork_in_the_middle_of_an_import_of_its_own_thread_goes_on():
