@@ -11,6 +11,8 @@ gone. Each is shown once:
   never after a collector's outcome. One that the collector comes to as well is not told a second time.
 - Durable events come once, whoever says them first. They are told by run, kind, step and the writer's time: both have
   them from the same writer.
+- What came before the state that a collector begins with after a gap it does not say any more: a process that was read
+  to a cursor, and goes on from there, does.
 - Where the collector cannot be reached, the process is heard again, from the first event on that the collector has not
   said.
 """
@@ -73,6 +75,7 @@ class Owed(NamedTuple):
 class _Run:
     __slots__ = (
         "covered_unix_ns",
+        "gap_covered_unix_ns",
         "last_key",
         "lost_before",
         "outcome_given",
@@ -101,6 +104,8 @@ class _Run:
         """Whether a verdict was given before a cursor was saved, and nothing since."""
         self.covered_unix_ns = 0
         """What the writer had said by then was given: as the state that it came to."""
+        self.gap_covered_unix_ns = 0
+        """A collector that missed something began with its state as of then: what led there it does not say any more."""
 
 
 class Merge:
@@ -159,6 +164,8 @@ class Merge:
             run.outcome_given or run.lost_before or (run.shown is not None and not run.shown.live)
         ):
             give = False
+        elif key and not repeats and not _is_guess(event) and event.time_unix_ns <= run.gap_covered_unix_ns:
+            give = True
         elif run.speaks_for_all and not (_is_outcome(event) and _is_lost(run.shown)):
             give = False
             if key and not repeats:
@@ -273,6 +280,8 @@ class Merge:
         if event.kind == _SNAPSHOT and patience is FOR_COLLECTOR:
             # A process makes its snapshots by its own clock, which its writers use too.
             run.covered_unix_ns = event.operation.as_of_unix_ns
+        elif event.kind == _SNAPSHOT and event.gap is not None:
+            run.gap_covered_unix_ns = event.operation.as_of_unix_ns
         if key:
             run.last_key = key
             self._remember(key, feed, event.time_unix_ns, patience)

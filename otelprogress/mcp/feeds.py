@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections import deque
 from collections.abc import Collection
 from contextlib import suppress
 from types import TracebackType
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Self
 from otelprogress.exceptions import FeedDenied, FeedError, InvalidValue, ProgressError, UnknownOperation
 from otelprogress.feed.clock import Clock, SystemClock
 from otelprogress.mcp.mirror import Mirror, matches
-from otelprogress.mcp.source import Listing, Since, Taken, Viewer, Wanted
+from otelprogress.mcp.source import Heard, Listing, Since, Taken, Viewer, Wanted
 from otelprogress.model.events import FeedEvent, OperationView
 from otelprogress.protocol.messages import Command, CommandStatus
 
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
 TICK_HZ: Final = 1.0
 """How often counts are heard of; digests are read every few seconds at the most."""
-MAX_HEARD: Final = 4_096
 _SETTLES_WITHIN_S: Final = 3.0
 """How long the first question waits until everything that runs was heard of."""
 _AGAIN_S: Final = 1.0
@@ -49,9 +47,11 @@ class FeedsSource:
         self.mirror = Mirror(secrets.token_hex(8))
         self._tasks: list[asyncio.Task[None]] = []
         self._settled = asyncio.Event()
+        self._unheard: set[str] = set()
+        """Runs that live and that no feed tells of: what is written down of them is read again and again."""
 
     async def __aenter__(self) -> Self:
-        self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._settle())]
+        self._tasks = [asyncio.create_task(each()) for each in (self._listen, self._settle, self._read_again)]
         return self
 
     async def __aexit__(
@@ -69,6 +69,7 @@ class FeedsSource:
                 async with self._client.watch(roots=False, level="ticks", max_rate_hz=TICK_HZ) as watching:
                     async for event in watching:
                         trouble = ""
+                        self._unheard.discard(event.operation.id)
                         self.mirror.apply(event)
             except (FeedError, InvalidValue) as error:
                 # Each question says it too, to whoever asks.
@@ -91,6 +92,23 @@ class FeedsSource:
             unlisten()
             self._settled.set()
 
+    async def _read_again(self) -> None:
+        """A process without a feed, or a stopped one, writes down what its operations do: an end at once."""
+        while True:
+            await asyncio.sleep(_AGAIN_S)
+            for run_id in tuple(self._unheard):
+                with suppress(UnknownOperation):
+                    view = await asyncio.to_thread(_recorded, run_id, lose_orphans=True)
+                    if run_id in self._unheard:
+                        self._take_recorded(view)
+
+    def _take_recorded(self, view: OperationView) -> None:
+        self.mirror.apply(FeedEvent(kind="snapshot", operation=view))
+        if view.live:
+            self._unheard.add(view.id)
+        else:
+            self._unheard.discard(view.id)
+
     async def find(self, viewer: Viewer, text: str) -> OperationView:
         """See `Source`."""
         await self._settled.wait()
@@ -110,7 +128,11 @@ class FeedsSource:
             problem = error
         if self._history:
             with suppress(UnknownOperation):
-                return await asyncio.to_thread(_recorded, text)
+                view = await asyncio.to_thread(_recorded, text)
+                if view.live:
+                    self._take_recorded(view)
+                    return self.mirror.resolve(view.id, self._clock.time_unix_ns())
+                return view
             raise unknown
         raise problem
 
@@ -151,13 +173,13 @@ class MirrorFollowing:
         self._mirror = mirror
         self._run_ids = None if run_ids is None else frozenset(run_ids)
         self._clock = clock
-        self._heard: deque[FeedEvent] = deque(maxlen=MAX_HEARD)
+        self._heard = Heard()
         self._awake = asyncio.Event()
         self.close = mirror.listen(self._hear)
 
     def _hear(self, event: FeedEvent) -> None:
         if self._run_ids is None or event.operation.id in self._run_ids:
-            self._heard.append(event)
+            self._heard.add(event)
             self._awake.set()
 
     async def wait(self, timeout_s: float) -> bool:
@@ -172,21 +194,24 @@ class MirrorFollowing:
     async def take(self) -> Taken:
         """See `Following`."""
         self._awake.clear()
-        heard, self._heard = self._heard, deque(maxlen=MAX_HEARD)
+        events, left_out = self._heard.take()
         now_unix_ns = self._clock.time_unix_ns()
         views = [
             view
             for run_id in self._run_ids or ()
             if (view := self._mirror.view(run_id, now_unix_ns)) is not None
         ]
-        return Taken(self._mirror.position, heard, views)
+        return Taken(self._mirror.position, events, views, left_out)
 
 
-def _recorded(text: str) -> OperationView:
+def _recorded(text: str, *, lose_orphans: bool = False) -> OperationView:
     from otelprogress.feed.history import History
 
     history = History()
     try:
+        if lose_orphans:
+            # Whoever looks first after a crash finds out: nobody else is left to say it.
+            history.lose_orphans()
         return history.get(text)
     finally:
         history.close()
@@ -197,7 +222,6 @@ def _all_recorded(wanted: Wanted) -> list[OperationView]:
 
     history = History()
     try:
-        # Whoever looks first after a crash finds out: nobody else is left to say it.
         history.lose_orphans()
         found = history.operations(_MAX_RECORDED, live=True) if wanted.status != "ended" else []
         if wanted.status != "live":

@@ -6,6 +6,7 @@ machine reaches (`feeds.FeedsSource`). One contract suite tests both.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, Literal, Protocol
 
@@ -19,6 +20,9 @@ CONTROL: Final = "progress:control"
 RESPOND: Final = "progress:respond"
 START: Final = "progress:start"
 ALL_SCOPES: Final = frozenset({READ, CONTROL, RESPOND, START})
+
+MAX_HEARD: Final = 4_096
+"""Events kept for one who follows."""
 
 Status = Literal["all", "live", "ended", "failed"]
 
@@ -76,6 +80,8 @@ class Since(msgspec.Struct, frozen=True):
     """Durable ones, oldest first."""
     before: Mapping[str, OperationView] | None = None
     """The runs as they were at the position, by id, as far as they existed. `None`: the position is unknown or too old."""
+    left_out: int = 0
+    """How many older events there were beside these."""
 
 
 class Taken(msgspec.Struct, frozen=True):
@@ -85,6 +91,28 @@ class Taken(msgspec.Struct, frozen=True):
     events: Sequence[FeedEvent] = ()
     views: Sequence[OperationView] = ()
     """The runs as they stand; without those that were forgotten or that the viewer may not see any more."""
+    left_out: int = 0
+    """How many events were too many to keep, older than these."""
+
+
+class Heard:
+    """Events that wait to be taken: of very many the oldest go, and are counted."""
+
+    def __init__(self) -> None:
+        self._events: deque[FeedEvent] = deque(maxlen=MAX_HEARD)
+        self._left_out = 0
+
+    def add(self, event: FeedEvent) -> None:
+        """Keep one."""
+        self._left_out += len(self._events) == self._events.maxlen
+        self._events.append(event)
+
+    def take(self) -> tuple[Sequence[FeedEvent], int]:
+        """All of them, oldest first, and how many went; begins anew."""
+        taken = tuple(self._events), self._left_out
+        self._events.clear()
+        self._left_out = 0
+        return taken
 
 
 class Following(Protocol):

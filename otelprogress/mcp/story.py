@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
 
-from otelprogress.mcp.source import Since, Taken
+from otelprogress.mcp.source import MAX_HEARD, Since, Taken
 from otelprogress.model import digest
+from otelprogress.model.digest_budget import LeftOut
 from otelprogress.model.events import FeedEvent, OperationView
 from otelprogress.model.news import LOUDEST_FIRST, Reason, Until, news_reason, standing_reason
-
-MAX_EVENTS: Final = 4_096
-"""Kept for one answer; of more than these the oldest are left out, and the digest's budget is long used up."""
 
 
 class Story:
@@ -47,8 +43,9 @@ class Story:
         self._views = {view.id: view for view in views}
         self._known: Mapping[str, OperationView] | None = since.before
         self._elapsed_s = elapsed_s
-        self._events: deque[FeedEvent] = deque(maxlen=MAX_EVENTS)
+        self._events: list[FeedEvent] = []
         self._own: list[FeedEvent] = []
+        self._left_out = since.left_out
         self._last: dict[str, OperationView] = dict(since.before or {})
         self._told: dict[str, int] = {}
         for event in since.events:
@@ -80,6 +77,7 @@ class Story:
     def take(self, taken: Taken) -> None:
         """Go on with what was heard."""
         self.position = taken.position
+        self._left_out += taken.left_out
         for event in taken.events:
             if event.revision > self._told.get(event.operation.id, 0):
                 self._add(event)
@@ -90,6 +88,10 @@ class Story:
         view = event.operation
         before = self._last.get(view.id)
         self._events.append(event)
+        if len(self._events) > MAX_HEARD:
+            # The digest's budget is long used up.
+            del self._events[0]
+            self._left_out += 1
         if before is not None:
             self._hear(news_reason(event, before, self._until, resumed=True))
         else:
@@ -131,13 +133,14 @@ class Story:
             elapsed_s=None if known is None or self._elapsed_s is None else self._elapsed_s + self.waited_s,
             max_tokens=max_tokens,
             previously=known,
+            left_out=LeftOut(changes=self._left_out),
         )
 
     def glance(self) -> str:
         """How the first of them stands, for a progress notification."""
         for view in self._views.values():
             done = "" if view.ratio is None else f" {int(view.ratio * 100)}%"
-            return f"{view.handle} {view.state}{done}"
+            return f"{digest.called(view)} {view.state}{done}"
         return ""
 
 

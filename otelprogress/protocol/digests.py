@@ -148,10 +148,11 @@ def digest_from(
 
 def changes_since(
     hub: Hub, matcher: Matcher, offset: int, now_unix_ns: int, run_ids: Collection[str]
-) -> tuple[list[FeedEvent], dict[str, OperationView]]:
-    """What happened to these runs after an offset, oldest first, and the runs as they were there, as far as they existed.
+) -> tuple[list[FeedEvent], dict[str, OperationView], int]:
+    """What happened to these runs after an offset, oldest first; the runs as they were there, as far as they existed.
 
-    For who goes on from a position and renders later. Of very many events the oldest are passed over.
+    For who goes on from a position and renders later. Of very many events the oldest are passed over; the third is how
+    many.
 
     Raises:
         LookupError: something after the offset was forgotten.
@@ -162,7 +163,8 @@ def changes_since(
     for run_id in seen:
         if run_id not in changed.first and (view := hub.view(run_id, now_unix_ns)) is not None:
             known[run_id] = view
-    return changed.events(MAX_EVENTS)[0], known
+    events, untold = changed.events(MAX_EVENTS)
+    return events, known, untold
 
 
 class _How(NamedTuple):

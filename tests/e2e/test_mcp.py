@@ -90,6 +90,21 @@ async def test_an_agent_follows_a_program_of_this_machine_to_its_end(era):
         assert "import_rows-1 LOST" in await agent.ask("get", id="import_rows-1")
 
 
+async def test_an_agent_hears_of_the_end_of_a_program_that_has_no_feed(monkeypatch):
+    monkeypatch.setenv("OTELPROGRESS_FEED", "off")
+    async with over_stdio() as agent:
+        with running("rows") as program:
+            position = position_of(await there(agent, "import_rows-1"))
+            waiting = asyncio.create_task(
+                agent.ask("wait", ids=["import_rows-1"], since=position, timeout_s=60)
+            )
+            await asyncio.sleep(0)
+            program.kill()
+            text = await waiting
+            assert why_of(text) == "lost"
+            assert "import_rows-1 LOST" in text
+
+
 @pytest.mark.parametrize("through", ["stdio", "collector"])
 async def test_an_agent_pauses_and_cancels_a_program(through, tmp_path, monkeypatch):
     async with agent_over(through, tmp_path, monkeypatch) as agent:

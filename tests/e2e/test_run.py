@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from otelprogress.exceptions import FeedUnavailable, UnknownOperation
@@ -65,7 +66,11 @@ def running(
         try:
             yield process
         finally:
+            left = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else ()
             process.kill()
+            for each in left:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    each.kill()
 
 
 def with_children() -> list[dict[str, object]]:

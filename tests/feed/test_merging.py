@@ -386,3 +386,13 @@ def test_the_writers_own_end_comes_once_and_is_the_last_word_whoever_takes_it_fo
     assert times.count(4) == 1
     assert all(at < 100 for at in times[times.index(4) :])
     assert not [pair for pair in pairwise(times) if losses.issuperset(pair)]
+
+
+def test_what_led_to_the_state_that_a_collector_begins_with_after_a_gap_is_heard_of_the_process():
+    begun = msgspec.structs.replace(snapshot(10), gap="invalid")
+    heard = Heard().collector(begun).process(note(7), note(8), note(12)).collector(note(8), note(12))
+    assert heard.given == ["collector 10", "process 7", "process 8", "collector 12"]
+
+
+def test_without_a_gap_a_collector_that_speaks_for_a_run_is_waited_for():
+    assert Heard().collector(snapshot(10)).process(note(7)).given == ["collector 10"]

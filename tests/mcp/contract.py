@@ -307,6 +307,39 @@ class SourceContract:
         await world.publish(noted(2))
         assert why_of(await self.wait(calls, world, "nightly_load-1", since=position)) == "warning"
 
+    async def test_a_chain_of_positions_tells_each_thing_once_and_in_order(self, calls, world):
+        await world.publish(started())
+        position = position_of(await self.list(calls, world))
+        messages = [f"note {number}" for number in range(25)]
+
+        async def write() -> None:
+            for number, message in enumerate(messages):
+                await world.publish(noted(number + 2, message, level="info"))
+            await world.publish(ended(len(messages) + 2))
+
+        writing = asyncio.create_task(write())
+        told: list[str] = []
+        why = ""
+        while why != "ended":
+            text = await self.wait(
+                calls, world, "nightly_load-1", since=position, until="change", timeout_s=30
+            )
+            position, why = position_of(text), why_of(text)
+            assert " full" not in text.split("\n")[0]
+            told += re.findall(r"note \d+", text)
+        await writing
+        assert told == messages
+
+    async def test_what_is_too_much_to_keep_is_counted(self, calls, world, monkeypatch):
+        monkeypatch.setattr("otelprogress.mcp.source.MAX_HEARD", 3)
+        monkeypatch.setattr("otelprogress.mcp.story.MAX_HEARD", 3)
+        await world.publish(started())
+        following = world.source.follow(world.viewer, [fakes.run_id()])
+        await world.publish(*(noted(number) for number in range(2, 8)))
+        taken = await following.take()
+        assert (len(taken.events), taken.left_out) == (3, 3)
+        following.close()
+
     async def test_a_question_that_stands_ends_a_wait_of_who_does_not_know_it(self, calls, world):
         await world.publish(started(), asked(2))
         text = await self.wait(calls, world, "nightly_load-1")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
 from otelprogress.mcp.refusal import Refusal
-from otelprogress.mcp.source import Listing, Since, Status, Taken, Viewer, Wanted, is_named
+from otelprogress.mcp.source import Heard, Listing, Since, Status, Taken, Viewer, Wanted, is_named
 from otelprogress.model.events import OUTCOMES, FeedEvent, OperationView, State
 from otelprogress.protocol.command_desk import Asker
 from otelprogress.protocol.digests import changes_since
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from otelprogress.model.tree import Applied
     from otelprogress_collector.host import CollectorHost
 
-MAX_HEARD: Final = 4_096
-"""Events kept for one who follows until they are taken; over it the oldest go."""
 _MAX_NAME_CHARS: Final = 256
 _MAX_LOOKED_AT: Final = 10_000
 """Operations that one query looks at, in slices."""
@@ -130,10 +127,10 @@ class HubSource:
         offset = read_position(position, hub.epoch)
         if offset is None or not hub.ring.can_resume(offset):
             return Since(self.position)
-        events, before = changes_since(
+        events, before, left_out = changes_since(
             hub, matcher_of(viewer), offset, self.host.clock.time_unix_ns(), run_ids
         )
-        return Since(self.position, events, before)
+        return Since(self.position, events, before, left_out)
 
     def follow(self, viewer: Viewer, run_ids: Collection[str] | None) -> HubFollowing:
         """See `Source`."""
@@ -203,7 +200,7 @@ class HubFollowing:
         self._source = source
         self._viewer = viewer
         self._matcher = matcher_of(viewer)
-        self._heard: deque[FeedEvent] = deque(maxlen=MAX_HEARD)
+        self._heard = Heard()
         self._ended = False
         self._awake = asyncio.Event()
 
@@ -211,7 +208,7 @@ class HubFollowing:
         """Note an event."""
         # Whose rights count is asked once more with what is told: they cannot change, but nothing is cheaper than this.
         if self._source.host.hub.matches(self._matcher, event.operation.id):
-            self._heard.append(event)
+            self._heard.add(event)
             self._awake.set()
 
     def end(self) -> None:
@@ -236,13 +233,13 @@ class HubFollowing:
         if self._ended:
             raise Refusal("the collector ends or restarts: ask again in a few seconds, positions stay good")
         self._awake.clear()
-        heard, self._heard = self._heard, deque(maxlen=MAX_HEARD)
+        events, left_out = self._heard.take()
         views = [
             view
             for run_id in self.run_ids or ()
             if source.host.hub.matches(self._matcher, run_id) and (view := source.view(run_id)) is not None
         ]
-        return Taken(source.position, heard, views)
+        return Taken(source.position, events, views, left_out)
 
     def close(self) -> None:
         """See `Following`."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from otelprogress.run import Operation
 
 CONTROLS: Final = ("cancel", "pause")
-SHUTDOWN_TIMEOUT_S: Final = 1.5
+SHUTDOWN_TIMEOUT_S: Final = 1.3
 """Of the two seconds that may pass between the program's end and ours."""
 VISIBLE_WITHIN_S: Final = 5.0
 

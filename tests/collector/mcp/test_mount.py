@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import re
 from collections.abc import AsyncIterator
@@ -86,6 +87,22 @@ async def test_nobody_is_answered_without_a_token_that_may_read(collector: Colle
     assert (await post(collector, "wrong")).status == 401
     assert (await post(collector, writes)).status == 403
     assert (await post(collector, collector.own_token, mcp_session_id="none")).status == 404
+    twice = "Bearer " + collector.own_token
+    two = await asyncio.to_thread(two_tokens, collector.http_port, twice)
+    assert two == 400
+
+
+def two_tokens(port: int, value: str) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        connection.putrequest("POST", "/mcp")
+        for _ in range(2):
+            connection.putheader("Authorization", value)
+        connection.putheader("Content-Length", "0")
+        connection.endheaders()
+        return connection.getresponse().status
+    finally:
+        connection.close()
 
 
 def known(collector: Collector, token: str) -> bool:
@@ -103,6 +120,38 @@ async def test_the_lists_of_hosts_and_origins_are_those_of_the_port(collector: C
     own = f"http://127.0.0.1:{collector.http_port}"
     allowed = await post(collector, token, origin=own, mcp_session_id="none")
     assert allowed.status == 404  # let in, and told that it has no such session
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"nonsense",
+        b"\xff\xfe",
+        b"[]",
+        b"[[[[",
+        b'{"jsonrpc": "2.0", "id": 1, "method": "tools/call"}',
+        b'{"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": 7}}',
+        b'{"jsonrpc": "2.0", "id": {"a": 1}, "method": "tools/list"}',
+        b"[" * 20_000,
+        b'{"jsonrpc": "2.0", "id": ' + b"9" * 5_000 + b', "method": "tools/list"}',
+        b" " * 300_000,
+    ],
+    ids=lambda body: repr(body[:20]),
+)
+@pytest.mark.parametrize("version", ["2026-07-28", "2025-06-18", "1999-01-01", ""])
+async def test_nothing_that_is_sent_is_a_fault_of_ours(
+    collector: Collector, body: bytes, version: str, caplog: Any
+) -> None:
+    headers = {"content_type": "application/json", "accept": "application/json, text/event-stream"}
+    if version:
+        headers["mcp_protocol_version"] = version
+    answer = await asyncio.to_thread(
+        ask, collector.http_port, "/mcp", body, token=collector.own_token, **headers
+    )
+    assert 400 <= answer.status < 500
+    assert "Traceback" not in caplog.text
+    assert "Traceback" not in answer.body.decode()
 
 
 async def test_a_collector_without_tokens_asks_for_none(tmp_path: Path) -> None:
