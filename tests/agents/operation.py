@@ -92,7 +92,6 @@ class Operation:
         due_s = sorted(rng.uniform(20, 440) for _ in incidents)
         notes_s = sorted(rng.uniform(20, 580) for _ in range(rng.randrange(3)))
         for name, until_s in zip(("extract", "clean", "load"), (*ends_s, DURATION_S), strict=True):
-            began_step_s = self._now_s()
             total = rng.randrange(20_000, 200_000)
             await self.say(self.said.step, name, total=total, unit="{row}", completed=0)
             completed = 0
