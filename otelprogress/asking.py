@@ -45,15 +45,22 @@ def load() -> None:
 
 
 class _Question:
-    __slots__ = ("answer", "answered", "input_id", "order", "schema", "wake")
+    __slots__ = ("answer", "answered", "input_id", "order", "said", "schema", "until_s", "wake")
 
-    def __init__(self, input_id: str, schema: Mapping[str, Any], wake: Callable[[], object]) -> None:
+    def __init__(
+        self, input_id: str, schema: Mapping[str, Any], until_s: float | None, wake: Callable[[], object]
+    ) -> None:
         self.input_id = input_id
         self.schema = schema
+        self.until_s = until_s
+        """By `time.monotonic`; `None`: for ever."""
         self.answered = False
         self.answer: Answer | None = None
-        self.order = Order()
+        self.order: Order | None = None
+        """Who answered; taken away once that is said."""
         self.wake = wake
+        self.said: dict[str, Any] = {}
+        """Of its event, for when it has to be said again."""
 
 
 class Asking(Commanded):
@@ -97,29 +104,26 @@ class Asking(Commanded):
         Raises:
             InputTimeout: nobody answered in time, or nobody can, and there is no default.
             OperationCancelled: it was cancelled while it waited.
-            InvalidValue: a schema that is not flat (in strict mode; else it is counted and any primitive counts).
+            InvalidValue: a schema that is not flat, or a time that cannot be meant (in strict mode; else it is counted, and
+                any primitive counts, at any time).
         """
         if not self._may_ask(default):
             return self._unanswered(prompt, default)
         if on_event_loop():
             active.misuse("request_input() would stop the event loop: await arequest_input()", UsageError)
             return self._unanswered(prompt, default)
-        bell = threading.Condition()
-
-        def wake() -> None:
-            with bell:
-                bell.notify_all()
-
-        question = self._ask(prompt, schema, timeout_s, default, wake)
-        until_s = None if timeout_s is None else time.monotonic() + timeout_s
+        # Waited on with no lock held: whoever rings may hold a gate's, which looking around takes too.
+        bell = threading.Event()
+        question = self._ask(prompt, schema, timeout_s, default, bell.set)
         try:
-            while self._waits(question):
-                with bell:
-                    if self._waits(question):
-                        left_s = None if until_s is None else until_s - time.monotonic()
-                        if left_s is not None and left_s <= 0:
-                            break
-                        bell.wait(left_s)
+            while True:
+                bell.clear()
+                if not self._waits(question):
+                    break
+                left_s = None if question.until_s is None else question.until_s - time.monotonic()
+                if left_s is not None and left_s <= 0:
+                    break
+                bell.wait(None if left_s is None else min(left_s, threading.TIMEOUT_MAX))
         finally:
             self._asked(question)
         if not question.answered:
@@ -149,8 +153,9 @@ class Asking(Commanded):
                 return
 
         question = self._ask(prompt, schema, timeout_s, default, wake)
+        left_s = None if question.until_s is None else question.until_s - time.monotonic()
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(left_s):
                 while self._waits(question):
                     await bell.wait()
                     bell.clear()
@@ -190,39 +195,51 @@ class Asking(Commanded):
         default: Any,
         wake: Callable[[], object],
     ) -> _Question:
-        asked_by = dict(schema or {})
-        try:
-            check_schema(asked_by)
-            if default is not NO_DEFAULT and default is not None:
-                checked(asked_by, default)
-        except InvalidValue as wrong:
-            active.misuse(f"request_input() of operation {self.name!r}: {wrong}", InvalidValue)
-            try:
-                check_schema(asked_by)
-            except InvalidValue:
-                asked_by = {}
-        question = _Question(f"in{next(self._input_ids)}", asked_by, wake)
+        asked_by, until_s = self._understood(schema, timeout_s, default)
+        question = _Question(f"in{next(self._input_ids)}", asked_by, until_s, wake)
         if self.gate is not None:
             self.gate.add_waker(wake)
         self._questions[question.input_id] = question
-        self._say_question(question, prompt, timeout_s, default)
+        self._say_question(question, prompt, default)
+        if not question.said:  # it could not be, which is counted: nobody will answer
+            question.until_s = time.monotonic()
         return question
 
+    def _understood(
+        self, schema: Mapping[str, Any] | None, timeout_s: float | None, default: Any
+    ) -> tuple[Mapping[str, Any], float | None]:
+        """What can be asked by, and until when it waits, by `time.monotonic`."""
+        asked_by: Mapping[str, Any] = {}
+        until_s: float | None = None
+        try:
+            if schema is not None:
+                check_schema(schema)
+                asked_by = dict(schema)
+            if default is not NO_DEFAULT and default is not None:
+                checked(asked_by, default)
+            if timeout_s is not None:
+                if not 0 <= timeout_s <= threading.TIMEOUT_MAX:
+                    raise InvalidValue(f"it cannot wait for {timeout_s!r} s")
+                until_s = time.monotonic() + timeout_s
+        except (InvalidValue, TypeError) as wrong:
+            active.misuse(f"request_input() of operation {self.name!r}: {wrong}", InvalidValue)
+        return asked_by, until_s
+
     @active.contained
-    def _say_question(self, question: _Question, prompt: str, timeout_s: float | None, default: Any) -> None:
-        self._ensure_begun()
+    def _say_question(self, question: _Question, prompt: str, default: Any) -> None:
         now_unix_ns = time.time_ns()
+        left_s = None if question.until_s is None else question.until_s - time.monotonic()
+        question.said = {
+            "input_id": question.input_id,
+            "input_prompt": _as_text(prompt),
+            "input_schema": json.dumps(question.schema) if question.schema else None,
+            "input_default": None if default is NO_DEFAULT else json.dumps(default, default=str),
+            "input_deadline_unix_ns": None if left_s is None else now_unix_ns + int(left_s * 1e9),
+        }
+        self._ensure_begun()
         with self._event_lock:
             self._state = State.WAITING
-        self._say(
-            semconv.INPUT_REQUESTED,
-            time_unix_ns=now_unix_ns,
-            input_id=question.input_id,
-            input_prompt=_as_text(prompt),
-            input_schema=json.dumps(question.schema) if question.schema else None,
-            input_default=None if default is NO_DEFAULT else json.dumps(default, default=str),
-            input_deadline_unix_ns=None if timeout_s is None else now_unix_ns + int(timeout_s * 1e9),
-        )
+        self._say(semconv.INPUT_REQUESTED, time_unix_ns=now_unix_ns, **question.said)
 
     def _waits(self, question: _Question) -> bool:
         if question.answered or self.ended:
@@ -240,15 +257,33 @@ class Asking(Commanded):
             self.gate.remove_waker(question.wake)
         with self._event_lock:
             self._questions.pop(question.input_id, None)
-            last = not self._questions
-            if last and self._state is State.WAITING:
+            others = [each for each in self._questions.values() if not each.answered]
+            if not self._questions and self._state is State.WAITING:
                 self._state = None
+        self._say_answered(question)
         if self.ended:
             return
-        if question.answered and question.order.command_id:
-            self._said(ASKING, question.order)
-        if last:
+        if others:
+            # Hosts know of one question: of what is still asked, the newest, which the last word may not have been.
+            self._say(semconv.INPUT_REQUESTED, **others[-1].said)
+        elif not self._questions:
             self._say(semconv.OPERATION_STATE_CHANGED, state=State.RUNNING)
+
+    def _say_answered(self, question: _Question) -> None:
+        with self._event_lock:
+            order, question.order = question.order, None
+        if order is not None and order.command_id:
+            self._said(ASKING, order)
+
+    def _settle_orders(self, *, cancelled: bool) -> None:
+        for question in list(self._questions.values()):
+            self._say_answered(question)  # its thread has not come to it
+        super()._settle_orders(cancelled=cancelled)
+
+    def _wake_questions(self) -> None:
+        """It has ended: nobody will answer any more."""
+        for question in list(self._questions.values()):
+            question.wake()
 
     # --- the answer, any thread ---------------------------------------------------------------------------------
 
@@ -266,14 +301,16 @@ class Asking(Commanded):
         if self.ended:
             return "ended"
         with self._event_lock:
-            open_ids = list(self._questions)
-            if input_id is None and len(open_ids) == 1:
-                input_id = open_ids[0]
-            question = self._questions.get(input_id or "")
-            if question is None or question.answered:
+            if self._ends:
+                return "ended"
+            # Where none is named, the one that is shown.
+            open_ids = [each.input_id for each in self._questions.values() if not each.answered]
+            named = input_id or next(reversed(open_ids), "")
+            if named not in open_ids:
                 return "it is answered already, or was not asked" if input_id else "it asks nothing now"
             if time.monotonic() >= order.until_s:
                 return "expired"
+            question = self._questions[named]
             try:
                 question.answer = checked(question.schema, content)
             except InvalidValue as wrong:

@@ -7,6 +7,7 @@ The middle of `run.Operation`, between what it says (`voice`) and what it asks b
 
 from __future__ import annotations
 
+import inspect
 import math
 import time
 from collections.abc import Callable
@@ -22,11 +23,14 @@ from otelprogress.voice import Voice
 if TYPE_CHECKING:
     from otelprogress.active import Instrumentation
     from otelprogress.model.events import State
+    from otelprogress.outcome import clean_message
     from otelprogress.step import Step
 
 ASKING: Final = "input"
 GATED: Final = frozenset({"cancel", "pause", "resume"})
 """Actions that are no signals of the user's own. `input` has no gate: it is answered where it waits."""
+
+_OPPOSITES: Final = {"pause": "resume", "resume": "pause"}
 
 Handler = Callable[[], object]
 
@@ -44,7 +48,10 @@ class Order(NamedTuple):
 
 def load() -> None:
     """Import what only operations need."""
-    fetch(globals(), {"otelprogress.model.events": ("State",)})
+    fetch(
+        globals(),
+        {"otelprogress.model.events": ("State",), "otelprogress.outcome": ("clean_message",)},
+    )
 
 
 class Commanded(Voice):
@@ -60,6 +67,7 @@ class Commanded(Voice):
 
     __slots__ = (
         "_cancel_said",
+        "_ends",
         "_gate",
         "_handlers",
         "_orders",
@@ -81,6 +89,8 @@ class Commanded(Voice):
         self.controls = controls
         """What it accepts: `cancel`, `pause`, `input` or own signal names; nothing by default."""
         self._cancel_said = False
+        self._ends = False
+        """It is on its way to its outcome: what waits for its effect is settled, and nothing more is taken."""
         self._gate = Gate(self._command_applied, above) if set(controls) - {ASKING} else None
         self.gate: Gate | None = self._gate or above
         """What loops and checkpoints obey: its own, else the nearest ancestor's; `None`: nobody can command it."""
@@ -135,6 +145,11 @@ class Commanded(Voice):
                 UsageError,
             )
             return
+        if inspect.iscoroutinefunction(handler):
+            active.misuse(
+                f"the handler of signal {name!r} is a coroutine function: nobody would await it", UsageError
+            )
+            return
         self._handlers[name] = handler
 
     # --- what others call, from any thread ------------------------------------------------------------------------
@@ -182,15 +197,18 @@ class Commanded(Voice):
         if gate is None or wanted not in self.controls or action == ASKING:
             return "unsupported"
         with self._event_lock:
+            if self._ends:
+                return "ended"
             paused = self._state is State.PAUSED
             in_effect = (self._cancel_said if action == "cancel" else paused) if action in GATED else False
             at_once = in_effect if action != "resume" else not paused
-            withdrawn = self._orders.pop("pause", []) if action == "resume" and not paused else []
+            opposite = _OPPOSITES.get(action, "") if at_once else ""
+            withdrawn = self._orders.pop(opposite, [])
             if not at_once:
                 self._orders.setdefault(action, []).append(order)
                 if action not in GATED:
                     self._signals.append(action)
-        self._refuse(withdrawn, "pause", "superseded by a resume")
+        self._refuse(withdrawn, opposite, f"superseded by a {action}")
         if at_once and order.command_id:
             self._said(action, order)
         if action == "cancel":
@@ -216,12 +234,16 @@ class Commanded(Voice):
             if self.ended:
                 return
             orders = self._orders.pop(name, [])
-            if not expired:
-                if name == "cancel":
-                    again, self._cancel_said = self._cancel_said, True
-                else:
-                    state = State.PAUSED if name == "pause" else None
-                    again, self._state = state is self._state, state
+            if expired:
+                # One that came at this very moment has its time before it.
+                if fresh := [order for order in orders if not _is_over(order)]:
+                    self._orders[name] = fresh
+                    orders = [order for order in orders if order not in fresh]
+            elif name == "cancel":
+                again, self._cancel_said = self._cancel_said, True
+            else:
+                state = State.PAUSED if name == "pause" else None
+                again, self._state = state is self._state, state
         if expired:
             self._refuse(orders, name, "expired")
             return
@@ -255,16 +277,24 @@ class Commanded(Voice):
             except Exception as error:
                 active.count_misuse(f"the handler of signal {name!r} raised {type(error).__name__}: {error}")
                 self._refuse([order], name, f"its handler raised {type(error).__name__}")
+            except BaseException as left:
+                self._refuse([order], name, f"its handler raised {type(left).__name__}")
+                raise
             else:
                 self._said(name, order)
 
-    def _refuse_orders(self, refusal: str) -> None:
-        """It ends: nothing takes effect any more."""
+    def _settle_orders(self, *, cancelled: bool) -> None:
+        """It ends: nothing takes effect any more. `cancelled`: as a cancel that it was given wanted."""
         with self._event_lock:
             left, self._orders = self._orders, {}
             self._signals.clear()
+        if cancelled:
+            # Its code never came by; what it was waiting for, below it or in another process, was cancelled instead.
+            for order in left.pop("cancel", []):
+                if order.command_id:
+                    self._said("cancel", order)
         for action, orders in left.items():
-            self._refuse(orders, action, refusal)
+            self._refuse(orders, action, "ended")
 
     def _refuse(self, orders: list[Order], action: str, refusal: str) -> None:
         for order in orders:
@@ -284,7 +314,7 @@ class Commanded(Voice):
             control_id=order.command_id or None,
             control_action=action,
             control_actor=order.actor or None,
-            control_reason=reason or None,
+            control_reason=clean_message(reason) or None,
             **fields,
         )
 

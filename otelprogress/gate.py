@@ -127,7 +127,9 @@ class Gate:
                 continue
 
     def reset_after_fork(self) -> None:
-        """In a forked child: new locks, and a pause is over: nobody is there who could end it."""
+        """In a forked child: new locks, and a pause is over: nobody is there who could end it. Ancestors' too."""
+        if self.parent is not None:
+            self.parent.reset_after_fork()
         self._condition = threading.Condition()
         self._waiters = []
         self._wakers = set()
@@ -155,17 +157,21 @@ class Gate:
         return first_signalled or first_paused
 
     def _cancel_expired(self) -> bool:
-        if self._obeyed or time.monotonic() < self._cancel_until_s:
-            return False
-        self.cancelled = False
-        self._on_change("cancel_expired")
+        with self._condition:  # against a new one that comes at this very moment
+            if self._obeyed or (self.cancelled and time.monotonic() < self._cancel_until_s):
+                return False
+            expired, self.cancelled = self.cancelled, False
+        if expired:
+            self._on_change("cancel_expired")
         return True
 
     def _pause_expired(self) -> bool:
-        if self._standing or time.monotonic() < self._pause_until_s:
-            return False
-        self.paused = False
-        self._on_change("pause_expired")
+        with self._condition:
+            if self._standing or (self.paused and time.monotonic() < self._pause_until_s):
+                return False
+            expired, self.paused = self.paused, False
+        if expired:
+            self._on_change("pause_expired")
         return True
 
     def check(self) -> None:
@@ -217,6 +223,11 @@ class Gate:
 
     def _holds(self) -> bool:
         return self.paused and not self.cancelled and not self.signalled
+
+    @property
+    def stands(self) -> bool:
+        """Whether a thread or a task stands still here."""
+        return self._standing > 0
 
     def check_signals(self) -> bool:
         """Run the handlers of signals that came for this gate, if any did; returns whether any did."""
@@ -290,16 +301,19 @@ def on_event_loop() -> bool:
 class Chunks:
     """The selectors of one gated loop, for `compress(iterable, chain.from_iterable(chunks))`.
 
-    `count()` is exact from any thread: what was handed out, never what a command drained.
+    `count()` is exact from any thread: what was handed out, never what a command drained. `handed_out()` knows besides
+    that code which stands at the gate has worked off its last item.
     """
 
-    __slots__ = ("__weakref__", "_done", "_gate", "_left", "_lock")
+    __slots__ = ("__weakref__", "_before", "_done", "_gate", "_left", "_lock")
 
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
         self._lock = threading.RLock()
         self._done = 0
         """Items handed out of chunks before this one, and less what was drained of this one."""
+        self._before = 0
+        """Items worked off when the code last stood at the gate."""
         self._left: itertools.repeat[bool] = itertools.repeat(True, 0)
         gate.watch(self)
 
@@ -312,6 +326,7 @@ class Chunks:
             if self._gate.closed_by() is not None:
                 with self._lock:  # not counted while it stands still
                     self.drain()
+                    self._before = self.count()
                 self._gate.check()
                 if self._gate.closed_by() is not None:  # paused on an event loop: go on, look at each item
                     with self._lock:
@@ -335,3 +350,11 @@ class Chunks:
         """Items handed out so far."""
         with self._lock:
             return self._done - operator.length_hint(self._left)
+
+    def handed_out(self) -> int:
+        """Items handed out, as `loops.Loop` has it: one more than are worked off for certain.
+
+        While the code stands at the gate that is one more than `count()`: there is none in the loop's body.
+        """
+        with self._lock:
+            return max(self.count(), self._before + 1 if self._before else 0)

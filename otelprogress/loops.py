@@ -160,7 +160,7 @@ class GatedLoop(Loop):
 
     def handed_out(self) -> int:
         """See `Loop.handed_out`."""
-        return self._chunks.count()
+        return self._chunks.handed_out()
 
 
 class Finisher:
@@ -186,15 +186,17 @@ class Finisher:
 class CountedLoop(Loop):
     """An async loop: each item is a call anyway, so it simply counts."""
 
-    __slots__ = ("count",)
+    __slots__ = ("before", "count")
 
     def __init__(self, step: Step, total: float | None, operation: Operation | None) -> None:
         super().__init__(step, total, operation)
         self.count = 0
+        self.before = 0
+        """Items worked off when the code last stood at the gate."""
 
     def handed_out(self) -> int:
-        """See `Loop.handed_out`."""
-        return self.count
+        """See `Loop.handed_out`; while the code stands at the gate there is no item in the body."""
+        return max(self.count, self.before + 1 if self.before else 0)
 
 
 class AsyncIteration(AsyncIterator[T]):
@@ -212,6 +214,8 @@ class AsyncIteration(AsyncIterator[T]):
 
     async def __anext__(self) -> T:
         if self._gate is not None and self._gate.closed_by() is not None:
+            if self._loop is not None:
+                self._loop.before = self._loop.count
             await self._gate.acheck()
         try:
             item = await self._source.__anext__()

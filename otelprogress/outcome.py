@@ -120,8 +120,10 @@ def shown(attributes: Mapping[str, AttributeScalar]) -> dict[str, AttributeScala
 
 def as_result(value: object) -> str | None:
     """A result as redacted JSON; `None`: it is none, or longer than 4 KiB, which is misuse."""
+    from otelprogress.model.fields import json_in
+
     try:
-        text = redact(json.dumps(value, default=str, ensure_ascii=False, allow_nan=False))
+        text = json.dumps(value, default=str, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except Exception as problem:  # a __str__ of the user's may raise anything
         active.misuse(f"a result that is no JSON was left out: {type(problem).__name__}: {problem}")
         return None
@@ -129,7 +131,7 @@ def as_result(value: object) -> str | None:
     if size > semconv.MAX_RESULT_BYTES:
         active.misuse(f"a result of {size} bytes was left out: at most {semconv.MAX_RESULT_BYTES}")
         return None
-    return text
+    return json_in(text, semconv.MAX_RESULT_BYTES)
 
 
 def parent_span_id(context: Context | None, trace_id: int, span_parent_id: int) -> str:

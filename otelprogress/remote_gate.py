@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import threading
 import weakref
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from otelprogress import active
 from otelprogress.gate import Gate
 
 if TYPE_CHECKING:
     from otelprogress.commands import Commanded, Order
+
+
+MAX_ORDERS: Final = 64
+"""Commands of one kind that are said to have taken effect at once; more of them are only obeyed."""
+_OPPOSITES: Final = {"pause": "resume", "resume": "pause"}
 
 
 class RemoteGate(Gate):
@@ -32,24 +37,40 @@ class RemoteGate(Gate):
     @property
     def in_use(self) -> bool:
         """Whether an operation right below it has not ended."""
-        return any(not each.ended for each in tuple(self._below))
+        return self._speaker() is not None
+
+    def _speaker(self) -> Commanded | None:
+        with self._lock:
+            below = tuple(self._below)
+        return next((each for each in below if not each.ended), None)
 
     def add(self, operation: Commanded) -> None:
         """An operation that stands right below; the first that lives speaks for all of them."""
-        self._below.add(operation)
+        with self._lock:
+            self._below.add(operation)
+
+    def reset_after_fork(self) -> None:
+        """In a forked child: what the parent process was told is not said here."""
+        super().reset_after_fork()
+        self._lock = threading.Lock()
+        self._orders = {}
 
     def obey(self, action: str, order: Order) -> None:
         """Take a command that the operation elsewhere was given."""
         with self._lock:
-            self._orders.setdefault(action, []).append(order)
+            # What was not seen by any code meanwhile has become pointless.
+            self._orders.pop(_OPPOSITES.get(action, ""), None)
+            orders = self._orders.setdefault(action, [])
+            if len(orders) < MAX_ORDERS:
+                orders.append(order)
         if action == "cancel":
             self.cancel(order.reason, order.until_s)
         elif action == "pause":
             self.pause(order.until_s)
         else:
-            was_paused = self.paused
+            stands = self.paused and self.stands
             self.resume()
-            if not was_paused:
+            if not stands:
                 self._took_effect(action)
 
     @active.contained
@@ -59,7 +80,8 @@ class RemoteGate(Gate):
             orders = self._orders.pop(name, [])
         if expired:
             return  # the host says so, for the operation elsewhere
-        speaker = next((each for each in tuple(self._below) if not each.ended), None)
+        # With none left nobody says it: the operation elsewhere, or its host, still does.
+        speaker = self._speaker()
         if speaker is not None:
             for order in orders:
                 if order.command_id:

@@ -102,7 +102,6 @@ class Operation(Asking, Counting):
         "_awaits_span",
         "_claim",
         "_ended_by_us",
-        "_ends",
         "_parent_context",
         "_parent_span_id",
         "_plan",
@@ -125,7 +124,6 @@ class Operation(Asking, Counting):
         self.inherited = False
         self._polls: list[Poll] = []
         self._ended_by_us = True
-        self._ends = False
         self._awaits_span = False
         self._claim: Claim | None = None
         self._parent_context: Context | None = None
@@ -205,12 +203,14 @@ class Operation(Asking, Counting):
         )
 
     def _lives(self, started: Event | None) -> None:
-        """Say that it started, and let the sampler look at it from here on."""
-        self._hand_over(started)
+        """Say that it started, and let the sampler and commands find it."""
         ins = self.instrumentation
         with self._event_lock:
             if not self.ended:  # by another thread, meanwhile
+                # Before anybody hears of it: who does may command it at once.
                 ins.live[self.run_id] = self
+        self._hand_over(started)
+        self._announced = True
         if ins.sampler is not None:
             ins.sampler.operation_began()
 
@@ -296,12 +296,13 @@ class Operation(Asking, Counting):
                 self._claim.release()
             for poll in list(self._polls):
                 poll.finish(ask=ins.sampler is None)
-            self._refuse_orders("ended")
+            self._settle_orders(cancelled=state is State.CANCELLED)
         finally:
             with self._event_lock:
                 self.ended = True
                 self._state = state
                 ins.live.pop(self.run_id, None)
+            self._wake_questions()
         span, ledger = self._span, self._ledger
         now_unix_ns = time.time_ns()
         message = self._message if message is None else clean_message(message)
@@ -323,8 +324,9 @@ class Operation(Asking, Counting):
         self._event_lock = threading.RLock()
         for step in (self.root, *self._steps.values()):
             step._lock = threading.RLock()
-        if self._gate is not None:
-            self._gate.reset_after_fork()
+        if self.gate is not None:
+            self.gate.reset_after_fork()
+        self._questions.clear()
         self._polls.clear()
         self.ended = self.inherited = True
 
@@ -506,8 +508,14 @@ def _remote_gate(ins: Instrumentation, context: Context) -> RemoteGate | None:
         parent_id = inherited.operation.run_id
     gates = ins.remote_gates
     if len(gates) >= MAX_REMOTE_GATES:
-        for known_id in [each for each, gate in list(gates.items()) if not gate.in_use]:
-            gates.pop(known_id, None)
+        unused = [
+            (each, gate.cancelled or gate.paused) for each, gate in list(gates.items()) if not gate.in_use
+        ]
+        # One that is closed still means what begins here later, unless there are too many of them.
+        full = all(closed for _, closed in unused)
+        for known_id, closed in unused:
+            if full or not closed:
+                gates.pop(known_id, None)
     # One call: two threads that begin the first two operations below it at once share one.
     return gates.setdefault(parent_id, RemoteGate())
 

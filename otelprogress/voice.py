@@ -39,6 +39,7 @@ class Voice:
 
     __slots__ = (
         "__weakref__",
+        "_announced",
         "_event_lock",
         "_ins",
         "_ledger",
@@ -65,6 +66,8 @@ class Voice:
         self.run_id = ""
         self.sampled = True
         self.ended = False
+        self._announced = False
+        """Its start was said: what moves may be told from now on."""
         self.root = root
         self._step = root
         self._moved = root
@@ -159,7 +162,7 @@ class Voice:
 
     def tick(self, now_unix_ns: int) -> Event | None:
         """What moved since the last tick, as one event; `None`: nothing did. Called by the sampler only."""
-        if self.ended:
+        if self.ended or not self._announced:
             return None
         moved: Step | None = None
         for step in (self.root, *self._open):

@@ -3,10 +3,13 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
+import time
+from collections.abc import AsyncIterator
 
 import pytest
 
 import otelprogress as progress
+from otelprogress import active
 from otelprogress.exceptions import OperationCancelled
 from otelprogress.gate import Gate
 from otelprogress.model.events import State
@@ -131,7 +134,52 @@ async def test_a_sync_loop_on_a_running_loop_goes_on_while_paused_and_obeys_canc
                 if n == 5:
                     operation.cancel()
         assert seen == list(range(6))
-        assert operation.root.completed == 5
+        assert operation.root.completed == 6
+
+
+def test_a_loop_that_stands_still_has_worked_off_what_it_was_given_and_goes_on_from_there():
+    counts: list[float] = []
+    with recording(strict=True) as said:
+
+        def work() -> None:
+            with progress.operation("work", controls=["pause"]) as operation:
+                for n in progress.track(range(5)):
+                    counts.append(operation.root.completed)
+                    if n == 2:
+                        operation.pause()
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        (applied,) = eventually(lambda: said.of("control.applied"))
+        assert applied.completed == 3, "there is none in the body"
+        (operation,) = active.current.live.values()
+        assert operation.root.completed == 3
+        operation.resume()
+        thread.join()
+    assert counts == [0, 1, 2, 3, 4]
+    assert said.ended("work").completed == 5
+
+
+async def test_an_async_loop_that_stands_still_has_worked_off_what_it_was_given():
+    async def items() -> AsyncIterator[int]:
+        for n in range(5):
+            yield n
+
+    with recording(strict=True) as said:
+
+        async def work() -> None:
+            async with progress.operation("work", controls=["pause"]) as operation:
+                async for n in progress.track(items()):
+                    if n == 2:
+                        operation.pause()
+
+        task = asyncio.create_task(work())
+        (applied,) = await aeventually(lambda: said.of("control.applied"))
+        assert applied.completed == 3
+        (operation,) = active.current.live.values()
+        operation.resume()
+        await task
+    assert said.ended("work").completed == 5
 
 
 async def test_an_async_checkpoint_stands_still_while_the_loop_goes_on():
@@ -198,3 +246,173 @@ def test_a_forked_child_goes_on_whatever_the_threads_of_its_parent_held():
         operation.resume()
         assert exit_code(child) == 0
         assert sum(1 for _ in loop) == 199_999
+
+
+def test_a_signal_wakes_a_paused_gate_and_the_pause_goes_on():
+    applied: list[str] = []
+    gate = Gate(applied.append)
+    gate.pause()
+    thread = threading.Thread(target=gate.check)
+    thread.start()
+    eventually(lambda: applied)
+    gate.signal()
+    eventually(lambda: applied[-2:] == ["signal", "pause"])
+    assert thread.is_alive()
+    gate.resume()
+    thread.join(30)
+    assert applied == ["pause", "signal", "pause", "resume"]
+
+
+def test_a_signal_of_a_parent_is_handled_where_a_child_stands():
+    applied: list[str] = []
+    parent = Gate(lambda action: applied.append(f"parent {action}"))
+    child = Gate(lambda action: applied.append(f"child {action}"), parent)
+    parent.signal()
+    child.check()
+    assert applied == ["parent signal"]
+    assert child.closed_by() is None
+
+
+def test_of_several_things_a_cancel_comes_first_and_then_signals():
+    gate = Gate(lambda _action: None)
+    gate.pause()
+    gate.signal()
+    gate.cancel("enough")
+    with pytest.raises(OperationCancelled, match="enough"):
+        gate.check()
+    assert gate.signalled
+
+
+@pytest.mark.parametrize("action", ["cancel", "pause"])
+def test_code_that_comes_by_late_goes_on(action: str):
+    applied: list[str] = []
+    gate = Gate(applied.append)
+    gate.cancel(until_s=0.0) if action == "cancel" else gate.pause(0.0)
+    gate.check()
+    gate.check()
+    assert applied == [f"{action}_expired"]
+    assert (gate.cancelled, gate.paused) == (False, False)
+
+
+def test_a_later_command_has_its_own_time_and_gives_it_to_the_earlier():
+    applied: list[str] = []
+    gate = Gate(applied.append)
+    gate.pause(0.0)
+    gate.pause(time.monotonic() + 60)
+    assert gate.closed_by() is gate
+    gate.cancel("first", until_s=0.0)
+    gate.cancel("second")
+    with pytest.raises(OperationCancelled, match="first"):
+        gate.check()
+
+
+def test_a_pause_that_is_obeyed_does_not_expire():
+    applied: list[str] = []
+    gate = Gate(applied.append)
+    gate.pause(time.monotonic() + 60)
+    thread = threading.Thread(target=gate.check)
+    thread.start()
+    eventually(lambda: applied)
+    gate._pause_until_s = 0.0
+    assert gate.closed_by() is gate
+    gate.resume()
+    thread.join(30)
+    assert applied == ["pause", "resume"]
+
+
+def test_a_cancel_that_was_obeyed_holds_for_good():
+    gate = Gate(lambda _action: None)
+    gate.cancel(until_s=time.monotonic() + 60)
+    with pytest.raises(OperationCancelled):
+        gate.check()
+    gate._cancel_until_s = 0.0
+    with pytest.raises(OperationCancelled):
+        gate.check()
+
+
+def test_a_new_pause_that_comes_while_the_old_one_expires_is_kept():
+    """Told of the expiry, somebody pauses again: that pause has its own time."""
+    gate = Gate(lambda action: gate.pause() if action == "pause_expired" else None)
+    gate.pause(0.0)
+    assert gate.closed_by() is None
+    assert gate.paused
+    assert gate.closed_by() is gate
+
+
+def test_whoever_is_told_of_a_change_may_command_again():
+    applied: list[str] = []
+
+    def told(action: str) -> None:
+        applied.append(action)
+        if action == "pause":
+            gate.resume()
+
+    gate = Gate(told)
+    gate.pause()
+    gate.check()
+    assert applied == ["pause", "resume"]
+
+
+def test_threads_that_command_and_threads_that_obey_never_stop_each_other():
+    parent = Gate(lambda _action: None)
+    child = Gate(lambda _action: None, parent)
+    over = threading.Event()
+
+    def obey() -> None:
+        while not over.is_set():
+            child.check()
+
+    def command(gate: Gate) -> None:
+        for _ in range(300):
+            gate.pause()
+            gate.signal()
+            gate.resume()
+
+    obeying = [threading.Thread(target=obey) for _ in range(2)]
+    commanding = [threading.Thread(target=command, args=(gate,)) for gate in (parent, child)]
+    for thread in (*obeying, *commanding):
+        thread.start()
+    for thread in commanding:
+        thread.join(60)
+    over.set()
+    for thread in obeying:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in (*obeying, *commanding))
+    child.check()  # the last signals may have come after the last look
+    assert child.closed_by() is None
+
+
+async def test_on_a_running_loop_a_signal_is_handled_though_a_pause_is_not_honoured():
+    applied: list[str] = []
+    gate = Gate(applied.append)
+    gate.pause()
+    gate.signal()
+    gate.check()
+    assert applied == ["signal"]
+
+
+async def test_an_async_checkpoint_handles_signals_while_it_stands_still():
+    applied: list[str] = []
+    gate = Gate(applied.append)
+    gate.pause()
+    task = asyncio.ensure_future(gate.acheck())
+    await aeventually(lambda: applied)
+    await asyncio.to_thread(gate.signal)
+    await aeventually(lambda: "signal" in applied)
+    assert not task.done()
+    await asyncio.to_thread(gate.resume)
+    await task
+    assert applied == ["pause", "signal", "pause", "resume"]
+
+
+async def test_a_task_that_is_cancelled_while_it_stands_still_stands_no_more():
+    applied: list[str] = []
+    gate = Gate(applied.append)
+    gate.pause(time.monotonic() + 60)
+    task = asyncio.ensure_future(gate.acheck())
+    await aeventually(lambda: applied)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not gate.stands
+    gate.resume()

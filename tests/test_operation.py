@@ -151,7 +151,7 @@ def test_a_result_is_kept_only_where_it_was_asked_for(said):
 
     plain(), kept(), chosen()
     assert said.ended("plain").result is None
-    assert said.ended("kept").result == '{"rows": 9, "password": [redacted]}'
+    assert said.ended("kept").result == '{"rows":9,"password":"[redacted]"}'
     assert said.ended("chosen").result == "9"
 
 
@@ -535,7 +535,7 @@ def test_a_cancelled_loop_stops_before_its_next_item(said):
                     assert operation.cancel("enough")
     assert done == list(range(11))
     ended = said.ended("train")
-    assert (ended.state, ended.message, ended.completed) == (State.CANCELLED, "enough", 10)
+    assert (ended.state, ended.message, ended.completed) == (State.CANCELLED, "enough", 11)
     (applied,) = said.of("control.applied")
     assert (applied.control_action, applied.control_reason) == ("cancel", "enough")
 

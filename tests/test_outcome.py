@@ -44,7 +44,11 @@ def test_a_result_that_cannot_be_kept_is_left_out_and_counted(value):
 
 
 def test_a_result_of_any_type_is_kept_as_text():
-    assert as_result({"when": OurError}) == f'{{"when": "{OurError}"}}'
+    assert as_result({"when": OurError}) == f'{{"when":"{OurError}"}}'
+    assert (
+        as_result({"password": {"of": ["correct horse", 4711]}})
+        == '{"password":{"of":["[redacted]","[redacted]"]}}'
+    )
 
 
 def test_secret_attributes_are_not_shown():

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
 import pickle
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import pytest
 
 import otelprogress as progress
 from otelprogress import active, propagation
+from otelprogress.exceptions import OperationCancelled, WorkerCancelled
 from otelprogress.propagation import environment, inherited_context, propagate
 from otelprogress.testing import ProgressCapture
 
@@ -183,3 +185,95 @@ def test_the_end_of_a_call_in_another_process_waits_until_its_events_have_left(
     monkeypatch.setattr(os, "getpid", lambda pid=os.getpid(): pid + 1)
     work("there")
     assert waited == [propagation.FLUSH_S]
+
+
+# --- cancelled elsewhere, and told of controls -----------------------------------------------------------------------
+
+
+def cancelled(number: int) -> int:
+    if number == 1:
+        raise OperationCancelled(f"enough of {number}")
+    return number
+
+
+async def cancelled_later(number: int) -> int:
+    await asyncio.sleep(0)
+    return cancelled(number)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_pool_brings_the_cancel_of_a_worker_back_and_goes_on(method: str):
+    work = propagate(cancelled)
+    with multiprocessing.get_context(method).Pool(1) as pool:
+        tasks = [pool.apply_async(work, (number,)) for number in range(3)]
+        assert (tasks[0].get(60), tasks[2].get(60)) == (0, 2)
+        with pytest.raises(WorkerCancelled, match="enough of 1") as raised:
+            tasks[1].get(60)
+    assert raised.value.reason == "enough of 1"
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_an_executor_of_processes_brings_it_back_and_goes_on(method: str):
+    work = propagate(cancelled)
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(method)) as pool:
+        done = [pool.submit(work, number) for number in range(3)]
+        assert (done[0].result(60), done[2].result(60)) == (0, 2)
+        assert isinstance(done[1].exception(60), WorkerCancelled)
+        assert done[1].exception().reason == "enough of 1"
+
+
+def test_in_the_same_process_a_cancel_stays_what_it_is():
+    with pytest.raises(OperationCancelled, match="enough of 1"):
+        propagate(cancelled)(1)
+    with ThreadPoolExecutor(1) as pool:
+        assert isinstance(pool.submit(propagate(cancelled), 1).exception(), OperationCancelled)
+
+
+async def test_a_coroutine_function_brings_it_back_too(monkeypatch: pytest.MonkeyPatch):
+    work = propagate(cancelled_later)
+    monkeypatch.setattr(os, "getpid", lambda pid=os.getpid(): pid + 1)
+    with pytest.raises(WorkerCancelled):
+        await work(1)
+
+
+def test_what_a_worker_left_cancelled_is_cancelled_too(progress_capture: ProgressCapture):
+    with pytest.raises(WorkerCancelled), progress.operation("album"):
+        raise WorkerCancelled("enough")
+    album = progress_capture.one("album")
+    assert (album.outcome, album.events[-1].message) == ("cancelled", "enough")
+
+
+def test_the_environment_says_whether_the_operation_can_be_commanded(progress_capture: ProgressCapture):
+    with progress.operation("album"):
+        assert propagation.CONTROLLED not in environment()
+    with progress.operation("album", controls=["cancel"]):
+        told = environment()
+        assert told[propagation.CONTROLLED] == "1"
+        with progress.operation("page"):
+            assert environment()[propagation.CONTROLLED] == "1", "it obeys what is around it"
+    with progress.operation("album", controls=["input"]):
+        assert propagation.CONTROLLED not in environment(), "an answer goes to who asked"
+    context = inherited_context(told)
+    assert context is not None
+    assert context.get(active.CONTROLLED) is True
+    untold = inherited_context({key: value for key, value in told.items() if key != propagation.CONTROLLED})
+    assert untold is not None
+    assert untold.get(active.CONTROLLED) is None
+
+
+def test_a_pickled_wrapper_tells_its_process_of_controls(
+    progress_capture: ProgressCapture, monkeypatch: pytest.MonkeyPatch
+):
+    with progress.operation("album", controls=["pause"]) as album:
+        pickled = pickle.dumps(propagate(the_gate_around))
+    with progress.operation("album"):
+        uncontrolled = pickle.dumps(propagate(the_gate_around))
+    assert pickle.loads(pickled)() == album.run_id
+    assert pickle.loads(uncontrolled)() is None
+
+
+def the_gate_around() -> str | None:
+    with progress.operation("page") as page:
+        ins = active.current
+        assert ins is not None
+        return next((run_id for run_id, gate in ins.remote_gates.items() if gate is page.gate), None)

@@ -278,7 +278,7 @@ async def test_an_async_loop_obeys_cancel(said):
             async for n in progress.track(pages()):
                 if n == 2:
                     operation.cancel()
-    assert said.ended("reindex").completed == 2
+    assert said.ended("reindex").completed == 3
 
 
 async def test_nothing_configured_async_iterables_are_left_alone():

@@ -39,7 +39,7 @@ def test_an_operation_is_driven_by_its_id(said, tracker):
         ("parse", StepState.SUCCEEDED),
     ]
     ended = said.ended("job-7")
-    assert (ended.state, ended.result, ended.message) == (State.SUCCEEDED, '{"rows": 9}', "3 of 9")
+    assert (ended.state, ended.result, ended.message) == (State.SUCCEEDED, '{"rows":9}', "3 of 9")
     assert (said.of("step.ended")[1].completed, said.of("step.ended")[1].total) == (9, 9)
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from otelprogress.cli.output import say
+from otelprogress.cli.exit_codes import ExitCode
+from otelprogress.cli.output import remark, say
 from otelprogress.model.text import clean
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 _DELIVERY_S: Final = 3.0
 _MAX_URL_CHARS: Final = 200
+_MAX_REASON_CHARS: Final = 200
 
 
 def demo(
@@ -32,8 +34,8 @@ def demo(
     """Run a real ETL job and watch it here.
 
     All flights that left New York in 2013 go through extract, clean, join, aggregate and load into SQLite. Start
-    "otelprogress watch" in a second terminal to see it from outside, and kill the demo to see it lost there. With
-    OTEL_EXPORTER_OTLP_ENDPOINT set, its trace goes there.
+    "otelprogress watch" in a second terminal to see it from outside, "otelprogress pause" or "cancel" it from there, and
+    kill the demo to see it lost. With OTEL_EXPORTER_OTLP_ENDPOINT set, its trace goes there.
     """
     import otelprogress as progress
     from otelprogress.demo import dataset, etl
@@ -47,6 +49,10 @@ def demo(
             with tempfile.TemporaryDirectory(prefix="otelprogress-demo-") as folder:
                 report = etl.run(Path(folder) / "flights.sqlite3")
         went = _whereabouts()
+    except progress.OperationCancelled as cancelled:
+        why = clean(cancelled.reason, _MAX_REASON_CHARS)
+        remark(f"otelprogress: the demo was cancelled{f': {why}' if why else ''}")
+        raise typer.Exit(ExitCode.CANCELLED) from None
     finally:
         progress.shutdown()
     for line in _story(report, kept=database is not None):

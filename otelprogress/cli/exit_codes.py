@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
 from otelprogress.cli.running import ending
 from otelprogress.exceptions import (
@@ -16,13 +17,16 @@ from otelprogress.exceptions import (
 )
 from otelprogress.model.events import State
 
+if TYPE_CHECKING:
+    from otelprogress.protocol.messages import CommandAnswer
+
 
 class ExitCode(IntEnum):
     """The exit codes of every command."""
 
     OK = 0
     FAILED = 1
-    """The operation failed or was lost; or the command itself could not do its work."""
+    """The operation failed or was lost, or refused what it was told; or the command itself could not do its work."""
     USAGE = 2
     NOT_FOUND = 3
     """No operation is meant, or several are."""
@@ -64,3 +68,20 @@ def of_state(state: State) -> ExitCode:
             return ExitCode.CANCELLED
         case _:
             return ExitCode.OK
+
+
+def of_answer(answer: CommandAnswer) -> ExitCode:
+    """The code of a host's answer to a command."""
+    match answer:
+        case "accepted" | "duplicate":
+            return ExitCode.OK
+        case "invalid":
+            return ExitCode.USAGE
+        case "not_found" | "ambiguous":
+            return ExitCode.NOT_FOUND
+        case "no_worker":
+            return ExitCode.NO_FEED
+        case "forbidden":
+            return ExitCode.DENIED
+        case "ended" | "stale" | "unsupported":
+            return ExitCode.FAILED

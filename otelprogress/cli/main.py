@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from otelprogress.cli import demo, doctor, listing, mcp, run, show, tail, wait, watch
+from otelprogress.cli import control, demo, doctor, listing, mcp, respond, run, show, tail, wait, watch
 from otelprogress.cli.exit_codes import ExitCode, of_error
 from otelprogress.cli.output import prepare_streams, remark
 from otelprogress.exceptions import ProgressError
@@ -82,7 +82,7 @@ def _show_version(wanted: bool) -> None:
 
 
 @app.callback(
-    epilog="Exit codes: 0 ok, 1 failed or lost, 2 usage, 3 not found or ambiguous, 4 no feed, 5 denied, 6 cancelled, "
+    epilog="Exit codes: 0 ok, 1 failed, lost or refused, 2 usage, 3 not found or ambiguous, 4 no feed, 5 denied, 6 cancelled, "
     "124 time-out, 130 Ctrl-C; run passes on its program's.",
 )
 def root(
@@ -99,6 +99,11 @@ app.command("list")(listing.list_)
 app.command("show")(show.show)
 app.command("tail")(tail.tail)
 app.command("wait")(wait.wait)
+app.command("cancel")(control.cancel)
+app.command("pause")(control.pause)
+app.command("resume")(control.resume)
+app.command("signal")(control.signal)
+app.command("respond")(respond.respond)
 app.command("run", context_settings={"allow_interspersed_args": False})(run.run)
 app.command("doctor")(doctor.doctor)
 app.command("demo")(demo.demo)

@@ -36,3 +36,37 @@ OperationId = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+Reason = Annotated[
+    str,
+    typer.Option(
+        "--reason", metavar="TEXT", help="Why; it stands in the audit: on the span and in the feed."
+    ),
+]
+AppliedTimeout = Annotated[
+    float,
+    typer.Option(
+        "--timeout",
+        min=0.1,
+        metavar="SECONDS",
+        help="Wait so long for it to be applied or refused (exit code 124).",
+    ),
+]
+NoWait = Annotated[
+    bool, typer.Option("--no-wait", help="Leave once it is accepted, which never means applied.")
+]
+Deadline = Annotated[
+    float | None,
+    typer.Option(
+        "--deadline",
+        metavar="SECONDS",
+        help="If it is not applied by then it never is: it is refused as expired. Default: 300.",
+    ),
+]
+ExpectRevision = Annotated[
+    int | None,
+    typer.Option(
+        "--expect-revision",
+        metavar="N",
+        help="Refuse it as stale if anything but ticks has happened since this revision, as show and tail tell it.",
+    ),
+]

@@ -13,14 +13,14 @@ from otelprogress.cli.main import app
 
 WIDTH: Final = 100
 _EXIT_CODES: Final = {
-    ExitCode.OK: "ok; the operation succeeded",
-    ExitCode.FAILED: "the operation failed or was lost; `doctor` found something bad",
-    ExitCode.USAGE: "the command line was wrong",
+    ExitCode.OK: "ok; the operation succeeded; what it was told is applied, with `--no-wait` accepted",
+    ExitCode.FAILED: "the operation failed or was lost; what it was told is refused; `doctor` found something bad",
+    ExitCode.USAGE: "the command line was wrong, or an answer is none",
     ExitCode.NOT_FOUND: "no operation is meant, or several are (they are listed)",
-    ExitCode.NO_FEED: "no feed answers",
-    ExitCode.DENIED: "the token is missing, wrong or expired",
+    ExitCode.NO_FEED: "no feed answers, or the operation's process cannot be told anything",
+    ExitCode.DENIED: "the token is missing, wrong or expired, or lacks the right",
     ExitCode.CANCELLED: "the operation was cancelled",
-    ExitCode.TIMEOUT: "`--timeout` is over; the operation goes on",
+    ExitCode.TIMEOUT: "`--timeout` is over; the operation goes on, and what it was told may still be applied",
     ExitCode.NOT_RUN: "`run` could not run its program",
     ExitCode.NOT_EXECUTABLE: "`run`: its program cannot be executed",
     ExitCode.COMMAND_NOT_FOUND: "`run`: there is no such program",

@@ -80,9 +80,14 @@ class Report:
     "nyc flights",
     title="nyc flights 2013",
     steps={"extract": 3, "clean": 4, "join": 3, "aggregate": 1, "load": 4},
+    controls=["cancel", "pause"],
 )
 def run(database: Path) -> Report:
-    """Run the whole job into a new SQLite file at `database`."""
+    """Run the whole job into a new SQLite file at `database`.
+
+    Raises:
+        OperationCancelled: somebody cancelled it; a table that it was loading holds whole batches only.
+    """
     with progress.step("extract") as step:
         tables = Tables()
         for source in step.track(SOURCES, unit="table"):
@@ -213,12 +218,13 @@ def mean(values: Sequence[float | None]) -> float | None:
 def load(
     connection: sqlite3.Connection, table: str, columns: Sequence[str], rows: Sequence[tuple[object, ...]]
 ) -> None:
-    """Create the table and insert its rows in batches, one transaction each."""
+    """Create the table and insert its rows in batches, one transaction each; commands take effect between two."""
     names = ", ".join(f'"{name}"' for name in columns)
     marks = ", ".join("?" * len(columns))
     connection.execute(f'create table "{table}" ({names})')
     progress.set_total(len(rows), unit="row")
     for start in range(0, len(rows), BATCH_ROWS):
+        progress.current_operation().checkpoint()
         batch = rows[start : start + BATCH_ROWS]
         with connection:
             connection.executemany(f'insert into "{table}" ({names}) values ({marks})', batch)  # noqa: S608 - our own names

@@ -40,7 +40,7 @@ class CommandOptions(TypedDict, total=False):
     reason: str
     """For the audit."""
     expect_revision: int | None
-    """Refuse it as `stale` unless that is the last durable revision; `None`: any."""
+    """The revision that was seen last: refuse it as `stale` if anything durable has happened since. `None`: never."""
     deadline_s: float | None
     """How long it may take to be applied; after it it is refused as `expired`. `None`: the host's 300 s."""
     command_id: str

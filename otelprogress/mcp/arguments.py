@@ -96,8 +96,9 @@ class StartArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 A = TypeVar("A", bound=msgspec.Struct)
 
-_SCHEMA_OF_CONTENT: Final = {"type": ["string", "number", "boolean", "object"]}
-"""Instead of what the union comes to, which is four times as long and says no more."""
+_SCHEMA_OF_CONTENT: Final = {"anyOf": [{"type": kind} for kind in ("string", "number", "boolean", "object")]}
+"""Instead of what the union comes to, which is three times as long and says no more. A list of types would be shorter
+still, but dialects of schemas that some models take have none."""
 
 
 def schema_of(arguments: type[msgspec.Struct]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import msgspec
 from mcp.server import Server, ServerRequestContext
 from mcp.shared.exceptions import MCPError
 from mcp.shared.subscriptions import SUBSCRIPTION_ID_META_KEY
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from otelprogress.mcp.arguments import GetArguments, ListArguments, read_arguments
 from otelprogress.mcp.calls import Calls
@@ -62,7 +63,7 @@ def build_server(calls: Calls, viewer_of: ViewerOf, *, version: str) -> Server[A
         version: told to clients.
     """
     handlers = _Handlers(calls, viewer_of)
-    return Server(
+    server = Server[Any](
         "otelprogress",
         version=version,
         title="Live progress",
@@ -78,6 +79,19 @@ def build_server(calls: Calls, viewer_of: ViewerOf, *, version: str) -> Server[A
         on_list_prompts=handlers.list_prompts,
         on_get_prompt=handlers.get_prompt,
     )
+
+    async def discover(context: Context, params: types.RequestParams) -> types.DiscoverResult:
+        # Whoever serves subscriptions promises in the SDK's words that its lists change, too. Ours never do.
+        can = server.get_capabilities(protocol_version=context.protocol_version)
+        for lists in (can.tools, can.resources, can.prompts):
+            if lists is not None:
+                lists.list_changed = False
+        return types.DiscoverResult(
+            supported_versions=list(MODERN_PROTOCOL_VERSIONS), capabilities=can, instructions=INSTRUCTIONS
+        )
+
+    server.add_request_handler("server/discover", types.RequestParams, discover)
+    return server
 
 
 class _Handlers:

@@ -15,7 +15,7 @@ import msgspec
 from otelprogress.exceptions import InvalidRecord
 from otelprogress.model import semconv
 from otelprogress.model.events import Event, State, StepState
-from otelprogress.model.redaction import allowed_attributes, redact, redacted
+from otelprogress.model.redaction import REDACTED, allowed_attributes, redact, redacted
 from otelprogress.model.text import clean
 
 Item = TypeVar("Item")
@@ -173,7 +173,7 @@ def json_in(text: str, limit: int, *, schema: bool = False) -> str | None:
     try:
         value = json.loads(text)
         kept = json.dumps(
-            _redacted_json(value, 16, schema=schema),
+            _redacted_json(value, 16, schema=schema, secret=False),
             ensure_ascii=False,
             separators=(",", ":"),
             allow_nan=False,
@@ -183,26 +183,26 @@ def json_in(text: str, limit: int, *, schema: bool = False) -> str | None:
         return None
 
 
-def _redacted_json(value: Any, depth: int, *, schema: bool, below: str = "") -> Any:
-    """A value without secrets; `below`: the name of a member that is one, in which everything is."""
+def _redacted_json(value: Any, depth: int, *, schema: bool, secret: bool) -> Any:
+    """A value without secrets; `secret`: it stands below a member whose name says that it is one, whatever it looks like."""
     if depth == 0:
         return None
     if isinstance(value, str):
-        # `{"password": "x"}` is only a secret by its key; as text it reads `password=x`.
-        return redact(f"{below}={value}")[len(below) + 1 :] if below else redact(value)
+        return REDACTED if secret else redact(value)
     if isinstance(value, list):
-        return [_redacted_json(item, depth - 1, schema=schema, below=below) for item in value]
+        return [_redacted_json(item, depth - 1, schema=schema, secret=secret) for item in value]
     if isinstance(value, dict):
         return {
             redact(key): _redacted_json(
                 item,
                 depth - 1,
                 schema=schema,
-                below=key if _names_secret(key) and not (schema and isinstance(item, dict)) else below,
+                secret=secret or (_names_secret(key) and not (schema and isinstance(item, dict))),
             )
             for key, item in value.items()
         }
-    return value
+    # A number may be a PIN; whether there is anything is no secret.
+    return REDACTED if secret and not (value is None or isinstance(value, bool)) else value
 
 
 def _names_secret(key: str) -> bool:

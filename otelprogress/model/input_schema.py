@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from otelprogress.exceptions import InvalidValue
@@ -45,6 +45,8 @@ def check_schema(schema: Mapping[str, Any]) -> None:
     Raises:
         InvalidValue: with what is wrong.
     """
+    if not isinstance(schema, Mapping):
+        raise InvalidValue("a schema is a mapping, as JSON has it")
     if schema.get("type") != "object":
         _check_primitive_schema(schema, "the schema")
         return
@@ -54,29 +56,50 @@ def check_schema(schema: Mapping[str, Any]) -> None:
     if not isinstance(properties, Mapping) or not 0 < len(properties) <= MAX_FIELDS:
         raise InvalidValue(f"a form needs `properties`, between 1 and {MAX_FIELDS}")
     for name, field in properties.items():
-        if not isinstance(field, Mapping):
+        if not isinstance(name, str) or not isinstance(field, Mapping):
             raise InvalidValue(f"field {name!r} is no schema")
         _check_primitive_schema(field, f"field {name!r}")
     required = schema.get("required", [])
-    if not isinstance(required, list | tuple) or not set(required) <= set(properties):
+    if not isinstance(required, list | tuple) or not all(
+        isinstance(each, str) and each in properties for each in required
+    ):
         raise InvalidValue("`required` names fields of `properties`")
+    _check_words(schema, "the form", ("title", "description"))
 
 
 def _check_primitive_schema(schema: Mapping[str, Any], what: str) -> None:
     if unknown := set(schema) - _PRIMITIVE_KEYS:
         raise InvalidValue(f"{what} may not hold {_listed(unknown)}: only {_listed(_PRIMITIVE_KEYS)}")
-    if "type" in schema and schema["type"] not in _TYPES:
-        raise InvalidValue(f"{what} has a type that is none of {_listed(_TYPES)}: {schema['type']!r}")
+    kind = schema.get("type")
+    if "type" in schema and not (isinstance(kind, str) and kind in _TYPES):
+        raise InvalidValue(f"{what} has a type that is none of {_listed(_TYPES)}: {kind!r}")
     choices = schema.get("enum")
-    if choices is not None and not (
-        isinstance(choices, list | tuple)
-        and choices
-        and all(isinstance(each, str | bool | int | float) for each in choices)
+    if "enum" in schema and not (
+        isinstance(choices, list | tuple) and choices and all(map(_is_primitive, choices))
     ):
         raise InvalidValue(f"the `enum` of {what} is a list of texts, numbers or booleans")
     for key in ("minimum", "maximum", "minLength", "maxLength"):
-        if key in schema and (isinstance(schema[key], bool) or not isinstance(schema[key], int | float)):
+        if key in schema and (isinstance(schema[key], bool | str) or not _is_primitive(schema[key])):
             raise InvalidValue(f"the `{key}` of {what} is a number")
+    if schema.get("default") is not None and not _is_primitive(schema["default"]):
+        raise InvalidValue(f"the `default` of {what} is a text, a number or a truth value")
+    _check_words(schema, what, ("title", "description"))
+
+
+def _check_words(schema: Mapping[str, Any], what: str, keys: tuple[str, ...]) -> None:
+    for key in keys:
+        if not isinstance(schema.get(key, ""), str):
+            raise InvalidValue(f"the `{key}` of {what} is a text")
+
+
+def _is_primitive(value: object) -> bool:
+    """Whether JSON can carry it, and a float can hold it."""
+    if isinstance(value, str | bool):
+        return True
+    try:
+        return isinstance(value, int | float) and math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def checked(schema: Mapping[str, Any], content: object) -> Answer:
@@ -88,15 +111,16 @@ def checked(schema: Mapping[str, Any], content: object) -> Answer:
             type it.
 
     Raises:
-        InvalidValue: it does not fit, with what would.
+        InvalidValue: it does not fit, with what would. What was answered is not quoted: it may be a secret, and a
+            refusal is told to all who watch.
     """
     if schema.get("type") != "object":
         return _checked_primitive(schema, content, "the answer")
     if not isinstance(content, Mapping):
         raise InvalidValue(f"the answer is a form with the fields {_listed(schema['properties'])}")
     properties: Mapping[str, Mapping[str, Any]] = schema["properties"]
-    if unknown := set(content) - set(properties):
-        raise InvalidValue(f"the form has no field {_listed(unknown)}: {_listed(properties)}")
+    if set(content) - set(properties):
+        raise InvalidValue(f"the form has only the fields {_listed(properties)}")
     if missing := set(schema.get("required", ())) - set(content):
         raise InvalidValue(f"the form needs {_listed(missing)} too")
     return {
@@ -117,7 +141,7 @@ def schema_of(schema_text: str | None) -> Mapping[str, Any]:
         if not isinstance(schema, dict):
             return {}
         check_schema(schema)
-    except (ValueError, RecursionError, InvalidValue, TypeError):
+    except (ValueError, RecursionError, InvalidValue):
         return {}
     return schema
 
@@ -126,32 +150,40 @@ def _checked_primitive(schema: Mapping[str, Any], content: object, what: str) ->
     value = _of_type(schema.get("type"), content, what)
     choices = schema.get("enum")
     if choices is not None:
-        for choice in choices:
-            # 1 is no True here: JSON tells them apart.
-            if type(choice) is type(value) and choice == value:
-                return value
-            if not isinstance(value, str) and str(choice) == str(value):
-                return _primitive(choice)
-            if isinstance(value, str) and not isinstance(choice, str) and json.dumps(choice) == value:
-                return _primitive(choice)
-        raise InvalidValue(f"{what} is one of {', '.join(map(json.dumps, choices))}")
+        return _chosen(choices, value, what)
     if isinstance(value, str):
         least, most = (
             schema.get("minLength", 0),
             min(schema.get("maxLength", MAX_ANSWER_CHARS), MAX_ANSWER_CHARS),
         )
         if not least <= len(value) <= most:
-            raise InvalidValue(f"{what} has between {least} and {most} characters, not {len(value)}")
+            raise InvalidValue(f"{what} has between {least} and {most} characters")
     elif not isinstance(value, bool):
         least, most = schema.get("minimum", -math.inf), schema.get("maximum", math.inf)
         if not least <= value <= most:
-            raise InvalidValue(f"{what} lies between {least} and {most}, not {value}")
+            raise InvalidValue(f"{what} lies between {least} and {most}")
     return value
+
+
+def _chosen(choices: Sequence[Primitive], value: Primitive, what: str) -> Primitive:
+    for choice in choices:
+        # 1 is no True here, and 1.0 is 1: so JSON has it.
+        if isinstance(choice, bool) is isinstance(value, bool) and choice == value:
+            return choice
+    for choice in choices:
+        # As people type them: 2 for "2", and "2" for 2.
+        if isinstance(choice, str) is not isinstance(value, str) and _typed(choice) == _typed(value):
+            return choice
+    raise InvalidValue(f"{what} is one of {', '.join(map(json.dumps, choices))}")
+
+
+def _typed(value: Primitive) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _of_type(kind: str | None, content: object, what: str) -> Primitive:
     if kind is None:
-        if isinstance(content, str | bool | int | float):
+        if isinstance(content, str | bool | int | float) and _is_primitive(content):
             return content
         raise InvalidValue(f"{what} is a text, a number or a truth value")
     if kind == "string":
@@ -176,18 +208,10 @@ def _number(kind: str, content: object, what: str) -> int | float:
             number = int(content) if kind == "integer" else float(content)
         except ValueError:
             number = None
-    if number is None or not math.isfinite(number):
-        raise InvalidValue(f"{what} is {'a whole' if kind == 'integer' else 'a'} number")
-    if kind == "integer":
-        if number != int(number):
-            raise InvalidValue(f"{what} is a whole number, not {number}")
-        return int(number)
-    return number
-
-
-def _primitive(value: Any) -> Primitive:
-    assert isinstance(value, str | bool | int | float)  # check_schema let nothing else pass
-    return value
+    whole = kind == "integer"
+    if number is None or not _is_primitive(number) or (whole and number != int(number)):
+        raise InvalidValue(f"{what} is {'a whole' if whole else 'a'} number")
+    return int(number) if whole else number
 
 
 def _listed(names: Any) -> str:

@@ -3,24 +3,31 @@
 One for each host, in the process and in the collector. It does no I/O and reads no clock; what is to be sent to workers
 and published in the log waits in it until its host takes it away. Not thread-safe: used under the lock of the hub.
 
-`accepted` never means applied. That is said by a durable `control.applied` or `control.refused` of the worker's, or by
-the host itself where the worker does not say it: `expired` (it had its time), `worker_lost`, `ended`. A command is known by
-its id and tenant; whoever sends it again is told what became of the first one, and it is never passed on twice as two.
+`accepted` never means applied. That is said by a durable `control.applied` or `control.refused` of the worker's, of the
+operation itself or of one below it, or by the host where no worker says it: `expired` (it had its time), `worker_lost`,
+`ended`. Every accepted command gets such a word within its deadline and a grace. A refusal of the host's own says that
+nobody had said anything by then, not that nothing happened: what the worker says afterwards, of a command that it had
+obeyed before its link broke, stands in the log behind it, and is what duplicates are told from then on.
+
+A command is known by its id and tenant; whoever sends it again is told what became of the first one, and it is never
+passed on twice as two.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
 from otelprogress.exceptions import AmbiguousOperation, InvalidValue, UnknownOperation
 from otelprogress.model import semconv
 from otelprogress.model.events import Event, OperationView, State
+from otelprogress.model.fields import MAX_ID_CHARS
 from otelprogress.model.input_schema import checked_text
 from otelprogress.model.redaction import redacted
+from otelprogress.model.text import clean
 from otelprogress.protocol.messages import Command, CommandAnswer, CommandStatus, LinkCommand
 
 if TYPE_CHECKING:
@@ -41,6 +48,9 @@ DEFAULT_DEADLINE_S: Final = 300.0
 MAX_DEADLINE_S: Final = 86_400.0
 GRACE_NS: Final = 2_000_000_000
 """How long after the deadline, or the end of the run, the worker's own word may still take."""
+RESEND_NS: Final = 2_000_000_000
+"""After so long a worker that is connected, and has not said that it received a command, is sent it again; then after twice
+as long, and so on."""
 MAX_PENDING: Final = 4096
 """Commands that wait for their effect, of all operations; and of one operation:"""
 MAX_PENDING_OF_RUN: Final = 256
@@ -77,11 +87,13 @@ class _Pending:
         "owed",
         "reason",
         "refusal",
+        "resend_unix_ns",
+        "resent",
         "run_id",
         "tenant",
     )
 
-    def __init__(self, command: LinkCommand, tenant: str, expires_unix_ns: int) -> None:
+    def __init__(self, command: LinkCommand, tenant: str, now_unix_ns: int, expires_unix_ns: int) -> None:
         self.command_id = command.command_id
         self.tenant = tenant
         self.run_id = command.run
@@ -89,9 +101,25 @@ class _Pending:
         self.actor = command.actor
         self.reason = _reason(command)
         self.expires_unix_ns = expires_unix_ns
+        self.resend_unix_ns = now_unix_ns + RESEND_NS
+        self.resent = 0
         self.refusal = "expired"
         self.owed: dict[tuple[str, str], LinkCommand] = {}
         """What workers, by (writer id, run), have not said that they received."""
+
+    @property
+    def due_unix_ns(self) -> int:
+        """When something is to be done about it though nobody says anything."""
+        over_unix_ns = self.expires_unix_ns + GRACE_NS
+        return min(over_unix_ns, self.resend_unix_ns) if self.owed else over_unix_ns
+
+
+class _Known(NamedTuple):
+    """A command whose end is known."""
+
+    run_id: str
+    word: str
+    """For the answer to a duplicate."""
 
 
 class CommandDesk:
@@ -107,12 +135,23 @@ class CommandDesk:
         self._reachable = reachable
         self._pending: OrderedDict[tuple[str, str], _Pending] = OrderedDict()
         """By (tenant, command id), in the order of arrival."""
-        self._known: OrderedDict[tuple[str, str], str] = OrderedDict()
-        """What became of the others: a word for a duplicate's answer."""
+        self._known: OrderedDict[tuple[str, str], _Known] = OrderedDict()
+        """What became of the others."""
         self._standing: dict[str, dict[str, LinkCommand]] = {}
         """By run: cancels and pauses that what begins below it, in another process, has to obey too."""
         self._deliveries: list[Delivery] = []
         self._events: list[Event] = []
+        self._recall()
+
+    def _recall(self) -> None:
+        """What became of the commands of before a restart, as far as the log that was kept reaches."""
+        ring = self._hub.ring
+        for _, entry in ring.read(ring.first - 1):
+            if _SAYS_CONTROL not in entry.encoded:
+                continue
+            said = _said_in(entry.encoded)
+            if said.control_id is not None and (word := _word(said.kind, said.control_refusal)) is not None:
+                self._remember((entry.after.tenant, said.control_id), entry.after.id, word)
 
     # --- what a host asks -------------------------------------------------------------------------------------
 
@@ -129,10 +168,8 @@ class CommandDesk:
         scope = SCOPE_RESPOND if command.action == INPUT else SCOPE_CONTROL
         if scope not in asker.scopes:
             return _answer(command, "forbidden", f"the token lacks the scope {scope}")
-        if key in self._pending:
-            return _answer(command, "duplicate", "accepted before; what became of it is not known yet")
-        if (word := self._known.get(key)) is not None:
-            return _answer(command, "duplicate", f"accepted before; {word}")
+        if (again := self._duplicate(command, key, matcher)) is not None:
+            return again
         try:
             _check(command)
             run_id = self._hub.resolve(command.operation, matcher)
@@ -150,6 +187,20 @@ class CommandDesk:
             return refused
         self._accept(command, asker, view, now_unix_ns)
         return _answer(command, "accepted")
+
+    def _duplicate(self, command: Command, key: tuple[str, str], matcher: Matcher) -> CommandStatus | None:
+        """What to answer where a command of that id was accepted before; `None`: none was."""
+        pending = self._pending.get(key)
+        if pending is not None:
+            before = _Known(pending.run_id, "what became of it is not known yet")
+        elif (known := self._known.get(key)) is not None:
+            before = known
+        else:
+            return None
+        facts = self._hub.facts(before.run_id)
+        if facts is not None and not matcher(facts):
+            return _answer(command, "invalid", "another command has this `command_id`: take a new one")
+        return _answer(command, "duplicate", f"accepted before; {before.word}")
 
     def _judged(self, command: Command, view: OperationView) -> CommandStatus | None:
         """Why a command is not accepted; `None`: it is."""
@@ -172,7 +223,8 @@ class CommandDesk:
             )
         if command.expect_revision is not None:
             revision, _ = self._hub.tree.durable_revisions(view.id)
-            if command.expect_revision != revision:
+            # What a reader saw last may have been a tick, or a snapshot after one: it has missed nothing durable.
+            if not revision <= command.expect_revision <= view.revision:
                 text = f"its last durable revision is {revision}, not {command.expect_revision}: look again"
                 return _answer(command, "stale", text)
         if not self._reachable(view.writer_id, view.tenant):
@@ -190,15 +242,19 @@ class CommandDesk:
 
     def _accept(self, command: Command, asker: Asker, view: OperationView, now_unix_ns: int) -> None:
         deadline_s = DEFAULT_DEADLINE_S if command.deadline_s is None else command.deadline_s
+        arguments = command.arguments
+        if command.action == INPUT and view.input_id is not None:
+            # By the time it arrives another question may be open, which it was not meant for.
+            arguments = {**arguments, "input_id": view.input_id}
         passed_on = LinkCommand(
             command_id=command.command_id,
             run=view.id,
             action=command.action,
-            arguments=command.arguments,
+            arguments=arguments,
             actor=asker.actor,
             valid_s=deadline_s,
         )
-        pending = _Pending(passed_on, asker.tenant, now_unix_ns + int(deadline_s * 1e9))
+        pending = _Pending(passed_on, asker.tenant, now_unix_ns, now_unix_ns + int(deadline_s * 1e9))
         self._pending[asker.tenant, command.command_id] = pending
         self._owe(pending, view.writer_id, passed_on, now_unix_ns)
         if command.action in CASCADING:
@@ -209,10 +265,12 @@ class CommandDesk:
 
     def _owe(self, pending: _Pending, writer_id: str, command: LinkCommand, now_unix_ns: int) -> None:
         pending.owed[writer_id, command.run] = command
+        self._deliver(pending, writer_id, command, now_unix_ns)
+
+    def _deliver(self, pending: _Pending, writer_id: str, command: LinkCommand, now_unix_ns: int) -> None:
         if self._reachable(writer_id, pending.tenant):
-            self._deliveries.append(
-                Delivery(writer_id, pending.tenant, _with_time_left(command, pending, now_unix_ns))
-            )
+            passed_on = _with_time_left(command, pending, now_unix_ns)
+            self._deliveries.append(Delivery(writer_id, pending.tenant, passed_on))
 
     def _edges_below(self, run_id: str) -> Iterator[tuple[str, str]]:
         """(run, writer) where below a run another process goes on: each writer is told once for each such run."""
@@ -255,7 +313,9 @@ class CommandDesk:
             self._refuse(pending, status.message or status.status)
 
     def connected(self, writer_id: str, tenant: str, now_unix_ns: int) -> None:
-        """A worker is there (again): what it has not confirmed is sent once more."""
+        """A worker is there (again): what it has not confirmed is sent once more, and what stands above its runs."""
+        for run_id in self._hub.tree.runs_of_writer(writer_id, tenant) if self._standing else ():
+            self._began(run_id, tenant, now_unix_ns)
         for pending in self._pending.values():
             if pending.tenant != tenant:
                 continue
@@ -267,8 +327,6 @@ class CommandDesk:
 
     def applied(self, applied: Sequence[Applied], now_unix_ns: int) -> None:
         """Look at what the hub has just applied: ends of commands, ends of runs, and what begins below a command."""
-        if not self._pending and not self._standing:
-            return
         for each in applied:
             event, kind = each.source, each.source.kind
             if kind in _SETTLED and event.control_id is not None:
@@ -278,26 +336,36 @@ class CommandDesk:
                     event.run_id, lost=each.event.operation.state is State.LOST, now_unix_ns=now_unix_ns
                 )
             elif kind == semconv.OPERATION_STARTED and self._standing:
-                self._began(event.run_id, now_unix_ns)
+                self._began(event.run_id, event.tenant, now_unix_ns)
 
     def _settle(self, event: Event) -> None:
         key = (event.tenant, event.control_id or "")
         pending = self._pending.get(key)
-        if pending is None:
+        word = _word(event.kind.removeprefix(semconv.PREFIX), event.control_refusal)
+        if word is None:
             return
-        if event.kind == semconv.CONTROL_APPLIED:
-            self._remember(key, "applied")
-        else:
-            self._remember(key, f"refused: {event.control_refusal or 'no reason given'}")
-            if pending.action in self._standing.get(pending.run_id, ()):
+        if pending is None:
+            known = self._known.get(key)
+            # What the worker itself says counts for more than that nobody had said anything in time. Of a command that
+            # was accepted before a restart the word may come before it is sent again.
+            if event.writer_id and (known is None or self._is_below(event.run_id, known.run_id)):
+                self._remember(key, event.run_id if known is None else known.run_id, word)
+        elif self._is_below(event.run_id, pending.run_id):
+            self._remember(key, pending.run_id, word)
+            if event.kind == semconv.CONTROL_REFUSED:
                 self._withdraw(pending)
 
+    def _is_below(self, run_id: str, above_id: str) -> bool:
+        return run_id == above_id or above_id in self._hub.tree.ancestors(run_id)
+
     def _withdraw(self, pending: _Pending) -> None:
-        standing = self._standing[pending.run_id]
-        if standing[pending.action].command_id == pending.command_id:
-            del standing[pending.action]
-            if not standing:
-                del self._standing[pending.run_id]
+        standing = self._standing.get(pending.run_id)
+        command = None if standing is None else standing.get(pending.action)
+        if standing is None or command is None or command.command_id != pending.command_id:
+            return
+        del standing[pending.action]
+        if not standing:
+            del self._standing[pending.run_id]
 
     def _ended(self, run_id: str, *, lost: bool, now_unix_ns: int) -> None:
         self._standing.pop(run_id, None)
@@ -310,41 +378,43 @@ class CommandDesk:
                 pending.expires_unix_ns = min(pending.expires_unix_ns, now_unix_ns)
                 self._pending.move_to_end((pending.tenant, pending.command_id))
 
-    def _began(self, run_id: str, now_unix_ns: int) -> None:
-        """A run begins in another process, below one that was cancelled or paused."""
+    def _began(self, run_id: str, tenant: str, now_unix_ns: int) -> None:
+        """A run is there in another process, below one that was cancelled or paused."""
         tree = self._hub.tree
         child = tree.identity(run_id)
-        if child is None or child.parent_id is None:
+        if child is None or child.parent_id is None or not child.live or child.tenant != tenant:
             return
         parent = tree.identity(child.parent_id)
         if parent is None or parent.writer_id == child.writer_id:
             return
         for above in (child.parent_id, *tree.ancestors(child.parent_id)):
             for command in self._standing.get(above, {}).values():
-                self._deliveries.append(
-                    Delivery(
-                        child.writer_id, child.tenant, msgspec.structs.replace(command, run=child.parent_id)
-                    )
-                )
+                passed_on = msgspec.structs.replace(command, run=child.parent_id)
+                pending = self._pending.get((tenant, command.command_id))
+                if pending is not None:  # else it was applied, and counts until it is taken back
+                    passed_on = _with_time_left(passed_on, pending, now_unix_ns)
+                self._deliveries.append(Delivery(child.writer_id, tenant, passed_on))
 
     # --- time --------------------------------------------------------------------------------------------------
 
     def advance(self, now_unix_ns: int) -> None:
-        """Refuse what nobody has said anything of, a grace after its deadline."""
-        for pending in [
-            each for each in self._pending.values() if each.expires_unix_ns + GRACE_NS <= now_unix_ns
-        ]:
-            self._refuse(pending, pending.refusal)
+        """Refuse what nobody has said anything of, a grace after its deadline; send again what was not confirmed."""
+        for pending in [each for each in self._pending.values() if each.due_unix_ns <= now_unix_ns]:
+            if pending.expires_unix_ns + GRACE_NS <= now_unix_ns:
+                self._refuse(pending, pending.refusal)
+                continue
+            pending.resent += 1
+            pending.resend_unix_ns = now_unix_ns + (RESEND_NS << pending.resent)
+            for (writer_id, _), command in pending.owed.items():
+                self._deliver(pending, writer_id, command, now_unix_ns)
 
     def next_deadline_unix_ns(self) -> int | None:
         """When `advance` is next worth calling; `None`: nothing waits."""
-        return min((each.expires_unix_ns + GRACE_NS for each in self._pending.values()), default=None)
+        return min((each.due_unix_ns for each in self._pending.values()), default=None)
 
     def _refuse(self, pending: _Pending, refusal: str) -> None:
-        key = (pending.tenant, pending.command_id)
-        self._remember(key, f"refused: {refusal}")
-        if pending.action in self._standing.get(pending.run_id, ()):
-            self._withdraw(pending)
+        self._remember((pending.tenant, pending.command_id), pending.run_id, f"refused: {refusal}")
+        self._withdraw(pending)
         self._events.append(
             Event(
                 kind=semconv.CONTROL_REFUSED,
@@ -356,13 +426,13 @@ class CommandDesk:
                 control_action=pending.action,
                 control_actor=pending.actor or None,
                 control_reason=pending.reason,
-                control_refusal=refusal,
+                control_refusal=redacted(refusal, semconv.MAX_NAME_CHARS),
             )
         )
 
-    def _remember(self, key: tuple[str, str], word: str) -> None:
+    def _remember(self, key: tuple[str, str], run_id: str, word: str) -> None:
         self._pending.pop(key, None)
-        self._known[key] = word
+        self._known[key] = _Known(run_id, word)
         while len(self._known) > MAX_REMEMBERED:
             self._known.popitem(last=False)
 
@@ -380,6 +450,26 @@ class CommandDesk:
 
 
 _SETTLED: Final = frozenset({semconv.CONTROL_APPLIED, semconv.CONTROL_REFUSED})
+_SAYS_CONTROL: Final = b'"kind":"control.'
+"""In an entry of the log that says what became of a command."""
+
+
+class _Said(msgspec.Struct):
+    """What an entry of the log says of a command."""
+
+    kind: str
+    control_id: str | None = None
+    control_refusal: str | None = None
+
+
+_said_in: Final = msgspec.json.Decoder(_Said).decode
+
+
+def _word(kind: str, refusal: str | None) -> str | None:
+    """What became of a command, for the answer to a duplicate; `None`: that kind of event does not say it."""
+    if kind == "control.applied":
+        return "applied"
+    return f"refused: {refusal or 'no reason given'}" if kind == "control.refused" else None
 
 
 def _shown(control: str) -> str:
@@ -403,14 +493,22 @@ def _with_time_left(command: LinkCommand, pending: _Pending, now_unix_ns: int) -
 def _check(command: Command) -> None:
     if not command.command_id:
         raise InvalidValue("a command needs an id of its own: `command_id`")
+    if clean(command.command_id, MAX_ID_CHARS) != command.command_id:
+        # Its effect is an event, which would name another one.
+        raise InvalidValue(f"a `command_id` is at most {MAX_ID_CHARS} printable characters")
     if not command.action:
         raise InvalidValue("a command needs an `action`")
     deadline_s = command.deadline_s
     if deadline_s is not None and not 0.0 < deadline_s <= MAX_DEADLINE_S:
-        raise InvalidValue(f"`deadline_s` lies between 0 and {MAX_DEADLINE_S:g} seconds, not {deadline_s}")
-    size = sum(
-        len(name) + (len(value) if isinstance(value, str) else 8) for name, value in command.arguments.items()
-    )
+        raise InvalidValue(f"`deadline_s` lies between 0 and {MAX_DEADLINE_S:g} seconds")
+    revision = command.expect_revision
+    if revision is not None and not 0 <= revision < 1 << 63:
+        raise InvalidValue("`expect_revision` is no revision")
+    size = 0
+    for name, value in command.arguments.items():
+        size += len(name) + (len(value) if isinstance(value, str) else 8)
+        if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+            raise InvalidValue(f"the argument {name!r} does not fit in 64 bits")
     if size > MAX_ARGUMENT_CHARS:
         raise InvalidValue(f"`arguments` hold at most {MAX_ARGUMENT_CHARS} characters, not {size}")
     reason = command.arguments.get("reason")

@@ -156,7 +156,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag
     action: _Text
     arguments: dict[_Text, str | bool | int | float | None] = {}
     expect_revision: int | None = None
-    """The last durable revision the caller has seen; `None`: any."""
+    """The last revision the caller has seen; refused as `stale` where something durable came after it. `None`: any."""
     deadline_s: float | None = None
     """How long, from its arrival, it may take to be applied; after it it is refused as `expired`. `None`: 300 s."""
 

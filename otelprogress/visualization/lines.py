@@ -11,6 +11,7 @@ from typing import Final
 from otelprogress.model import formats
 from otelprogress.model.events import NO_STEP_INDEX, FeedEvent, OperationView, State, StepState, StepView
 from otelprogress.model.text import clean
+from otelprogress.visualization.question import json_value
 from otelprogress.visualization.view_model import (
     MAX_NAME_CHARS,
     counts_of,
@@ -50,7 +51,7 @@ def _text_of(event: FeedEvent, view: OperationView) -> str | None:
         case "operation.state_changed":
             return _state_text(view)
         case "input.requested":
-            default = f" default {quoted(view.input_default)}" if view.input_default is not None else ""
+            default = f" default {json_value(view.input_default)}" if view.input_default is not None else ""
             return f"asks {clean(view.input_id or '?', MAX_NAME_CHARS)} {quoted(view.input_prompt or '')}{default}"
         case "control.applied" | "control.refused":
             return _control_text(event)

@@ -8,6 +8,7 @@ from typing import Final
 from otelprogress.model import formats
 from otelprogress.model.events import NO_STEP_INDEX, OperationView, State
 from otelprogress.model.text import clean
+from otelprogress.visualization.question import question_rows
 from otelprogress.visualization.view_model import (
     MAX_NAME_CHARS,
     children_text,
@@ -90,7 +91,8 @@ def page_lines(view: OperationView, now_unix_ns: int) -> list[str]:
     if view.children is not None and view.children.total:
         say("has", children_text(view.children))
     say("accepts", ", ".join(clean(name, MAX_NAME_CHARS) for name in view.controls))
-    say("asks", quoted(view.input_prompt) if view.input_prompt and view.live else None)
+    for name, text in question_rows(view, now_unix_ns):
+        say(name, text)
     say("note", f"{view.level or 'info'} {quoted(view.message)}" if view.message else None)
     say("result", quoted(view.result) if view.result else None)
     say("missing", f"{view.dropped} events were dropped" if view.dropped else None)

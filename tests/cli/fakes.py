@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Self
 
 from otelprogress.exceptions import UnknownOperation
+from otelprogress.feed.client import Commanded
 from otelprogress.feed.discovery import FeedTarget
 from otelprogress.feed.news import News
 from otelprogress.model.events import FeedEvent, OperationView
+from otelprogress.protocol.messages import CommandStatus
 
 
 class FakeWatch:
@@ -41,6 +43,9 @@ class FakeClient:
         self.events = list(events)
         self.error = error
         self.reason = "ended"
+        self.answer = CommandStatus(command_id="c-1", status="accepted")
+        self.became: FeedEvent | None = None
+        """What comes of a command."""
         self.asked: list[tuple[object, ...]] = []
         self.unanswered: tuple[FeedTarget, ...] = ()
 
@@ -75,6 +80,15 @@ class FakeClient:
     ) -> News:
         self.asked.append(("wait", operation, until, timeout_s, cursor))
         return News(reason=self.reason, operation=await self.get(operation), cursor="c1")
+
+    async def command(self, operation: str, action: str, **options: object) -> CommandStatus:
+        self.asked.append(("command", operation, action, options))
+        await self.get(operation)
+        return self.answer
+
+    async def command_and_wait(self, operation: str, action: str, **options: object) -> Commanded:
+        self.asked.append(("command_and_wait", operation, action, options))
+        return Commanded(status=self.answer, operation=await self.get(operation), event=self.became)
 
 
 class FakeHistory:

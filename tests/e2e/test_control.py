@@ -21,6 +21,7 @@ from tests.waiting import aeventually
 def commanded(name: str, argument: str = "") -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(
         [sys.executable, "-m", "tests.e2e.control_programs", name, argument],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     ) as process:
@@ -172,3 +173,25 @@ async def test_a_parents_cancel_and_pause_reach_what_it_does_in_other_processes(
             assert program.stdout.readline() == "cancelled 'enough'\n"
             news = await client.wait("resize_all-1", until="end", timeout_s=20)
             assert news.operation.state == "cancelled"
+
+
+async def test_a_pause_holds_a_worker_in_another_process_at_its_next_item_with_exact_counts(tmp_path):
+    ledger = tmp_path / "ledger"
+
+    async def agree() -> int | None:
+        view = await client.get("resize-1")
+        done = int(ledger.read_text() or 0)
+        return done if view.step is not None and view.step.completed == done else None
+
+    async with progress.AsyncClient() as client:
+        with commanded("counted", str(ledger)) as program:
+            child = await moving(client, "resize-1")
+            assert child.process_id != program.pid
+            assert (await client.command_and_wait("resize_all-1", "pause")).applied
+            done = await aeventually(agree, 30)
+            assert (await client.wait("resize_all-1", until="end", timeout_s=1.0)).reason == "timeout"
+            assert await agree() == done, "it stood still, and the feed knows exactly where"
+            assert (await client.command_and_wait("resize_all-1", "resume")).applied
+            await aeventually(lambda: int(ledger.read_text() or 0) > done, 30)
+            assert (await client.command_and_wait("resize_all-1", "cancel", reason="enough")).applied
+            assert program.stdout.readline() == "cancelled 'enough'\n"

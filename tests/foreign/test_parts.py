@@ -17,6 +17,8 @@ def test_a_missing_part_is_a_skip_that_says_what_to_run(tmp_path: Path, monkeypa
     monkeypatch.delenv("CI", raising=False)
     with pytest.raises(pytest.skip.Exception, match="node is missing: run `make test-backends`"):
         installed(tmp_path / "node")
+    with pytest.raises(pytest.skip.Exception, match="node is missing: run `make this`"):
+        installed(tmp_path / "node", by="make this")
 
 
 def test_a_missing_part_is_a_failure_in_continuous_integration(

@@ -57,6 +57,11 @@ def test_every_tool_is_described_hints_what_it_does_and_answers_in_text_only():
         assert hints["openWorldHint"] is False
 
 
+def test_no_argument_has_a_list_of_types_which_some_models_dialects_of_schemas_do_not_know():
+    for tool in said(nightly_load=NIGHTLY, reindex=REINDEX):
+        assert '"type": [' not in json.dumps(tool["inputSchema"])
+
+
 def test_a_model_reads_what_each_command_takes():
     start = said(nightly_load=NIGHTLY, reindex=REINDEX)[-1]
     assert start["inputSchema"]["properties"]["name"] == {"enum": ["nightly_load", "reindex"]}

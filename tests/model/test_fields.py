@@ -98,3 +98,34 @@ def test_a_value_of_the_wrong_type_is_refused_by_name(read, wrong: object) -> No
 @given(st.integers(-(2**53), 2**53))
 def test_an_integer_may_come_as_a_double(value: int) -> None:
     assert as_integer("x", float(value)) == value
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ({"password": "correct horse battery"}, {"password": "[redacted]"}),
+        ({"password": ""}, {"password": "[redacted]"}),
+        ({"password": 'it\'s, "quoted"; twice'}, {"password": "[redacted]"}),
+        ({"api_key": ["a b", {"of": "c d"}]}, {"api_key": ["[redacted]", {"of": "[redacted]"}]}),
+        (
+            {"secret": {"pin": 4711, "on": True, "by": None}},
+            {"secret": {"pin": "[redacted]", "on": True, "by": None}},
+        ),
+        (
+            {"a": {"token": {"b": {"c": "d e"}}}, "f": "g h"},
+            {"a": {"token": {"b": {"c": "[redacted]"}}}, "f": "g h"},
+        ),
+    ],
+)
+def test_below_a_member_that_names_a_secret_nothing_is_kept(said: object, kept: object) -> None:
+    text = json_in(json.dumps(said), 4096)
+    assert text is not None
+    assert json.loads(text) == kept
+    assert json_in(text, 4096) == text
+
+
+def test_a_schema_may_describe_a_member_of_that_name() -> None:
+    schema = {"type": "object", "properties": {"token": {"type": "string", "title": "which one"}}}
+    text = json_in(json.dumps(schema), 4096, schema=True)
+    assert text is not None
+    assert json.loads(text) == schema

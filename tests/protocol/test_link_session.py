@@ -68,7 +68,8 @@ def test_what_is_offered_arrives_in_order_and_is_forgotten_once_acknowledged():
     "frame",
     [
         b'{"type":"interest","run":"*","rate_hz":10.0}',
-        b'{"type":"command","command_id":"c","operation":"load-1","action":"cancel"}',
+        b'{"type":"command","command_id":"c","run":"r","action":"rewind","later":1}',
+        b'{"type":"resign","in_favour_of":"another"}',
         b'{"type":"drain","reconnect_after_s":[0.5,5.0]}',
         b'{"type":"error","ref":"events","code":"invalid","message":"no"}',
     ],

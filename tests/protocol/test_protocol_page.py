@@ -29,7 +29,7 @@ SIDES = {
     "host": (HOST_MESSAGES, messages.HostMessage),
 }
 FRAMES = re.findall(r"```json (\w+)\n(.*?)```", PAGE, re.DOTALL)
-SHARED = {"worker": {"command_status"}, "host": {"command", "drain", "error"}}
+SHARED = {"worker": {"command_status"}, "host": {"drain", "error"}}
 """Shown once, with the feed."""
 LIMIT_ROWS = {
     "frame before authentication": lambda limits: f"{limits.hello_frame_bytes // 1024} KiB",

@@ -46,7 +46,9 @@ def line(kind: str, view=None, **fields: object) -> str | None:
             "load-1 paused at 50%",
         ),
         (
-            line("input.requested", make_view(1, input_id="in1", input_prompt="lr?", input_default="halve")),
+            line(
+                "input.requested", make_view(1, input_id="in1", input_prompt="lr?", input_default='"halve"')
+            ),
             'load-1 asks in1 "lr?" default "halve"',
         ),
         (

@@ -8,6 +8,7 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from otelprogress.model.events import OperationView
+from otelprogress.protocol.messages import CommandStatus
 from otelprogress_collector.api.metrics import MEDIA_TYPE as METRICS_TYPE
 from otelprogress_collector.api.problem import JSON, Problem, respond
 from otelprogress_collector.api.problem import MEDIA_TYPE as PROBLEM_TYPE
@@ -40,11 +41,28 @@ def _problem(description: str) -> _Document:
     return _ok(description, PROBLEM_TYPE, {"$ref": "#/components/schemas/Problem"})
 
 
+def _status(description: str) -> _Document:
+    return _ok(description, JSON, {"$ref": "#/components/schemas/CommandStatus"})
+
+
+def _status_or_problem(description: str) -> _Document:
+    content = _status(description)["content"] | _problem(description)["content"]
+    return {"description": description, "content": content}
+
+
 _BAD: Final = _problem("A parameter that is not known, or cannot be meant.")
 _UNAUTHORIZED: Final = _problem("The token is missing, wrong, expired or revoked.")
 _FORBIDDEN: Final = _problem("The token lacks the scope, or the Host or Origin is not on the list.")
 _TOO_MANY: Final = _problem("More requests than the limit: come back after Retry-After.")
 _BUSY: Final = _problem("Too much, or the collector ends or starts: come back after Retry-After.")
+
+_OPERATION: Final = {
+    "name": "operation",
+    "in": "path",
+    "required": True,
+    "schema": _STRING,
+    "description": "Handle, id, label, or the unique beginning of one.",
+}
 
 _FILTER: Final = [
     _several("run", "Run ids or handles."),
@@ -79,18 +97,39 @@ _FILTER: Final = [
     _query("after", _STRING, "The page that follows this run id: `next` of the page before."),
 ]
 
+_MAX_TOKENS: Final = _query(
+    "max_tokens",
+    {"type": "integer", "minimum": 50, "maximum": 10_000, "default": 800},
+    "The budget of one digest.",
+)
+
 _PATHS: Final[_Document] = {
     "/v1/operations": {
         "get": {
             "operationId": "listOperations",
             "summary": "What runs, or ended a short while ago.",
-            "parameters": _FILTER,
-            "responses": {
-                "200": _ok(
-                    "The operations that match, with their steps.",
-                    JSON,
-                    {"$ref": "#/components/schemas/OperationList"},
+            "parameters": [
+                *_FILTER,
+                _query(
+                    "render",
+                    {"type": "string", "enum": ["events", "digest"], "default": "events"},
+                    "digest: text for language models by docs/digest.md.",
                 ),
+                _query(
+                    "since",
+                    _STRING,
+                    "With `render=digest`: the position of an earlier one; what changed since it.",
+                ),
+                _MAX_TOKENS,
+            ],
+            "responses": {
+                "200": {
+                    "description": "The operations that match, with their steps; or their digest, see docs/digest.md.",
+                    "content": {
+                        JSON: {"schema": {"$ref": "#/components/schemas/OperationList"}},
+                        "text/plain": {"schema": _STRING},
+                    },
+                },
                 "400": _BAD,
                 "401": _UNAUTHORIZED,
                 "403": _FORBIDDEN,
@@ -103,13 +142,7 @@ _PATHS: Final[_Document] = {
             "operationId": "getOperation",
             "summary": "One operation, at once or when it has moved on.",
             "parameters": [
-                {
-                    "name": "operation",
-                    "in": "path",
-                    "required": True,
-                    "schema": _STRING,
-                    "description": "Handle, id, label, or the unique beginning of one.",
-                },
+                _OPERATION,
                 _query(
                     "after",
                     {"type": "integer"},
@@ -132,6 +165,31 @@ _PATHS: Final[_Document] = {
                 "404": _problem("Nothing that may be seen has that name."),
                 "409": _problem("Several are meant: `candidates` has their handles."),
                 "503": _BUSY,
+            },
+        }
+    },
+    "/v1/operations/{operation}/commands": {
+        "post": {
+            "operationId": "commandOperation",
+            "summary": "Ask an operation for something that it declared. Accepted never means applied: docs/protocol.md.",
+            "parameters": [_OPERATION],
+            "requestBody": {
+                "required": True,
+                "content": {JSON: {"schema": {"$ref": "#/components/schemas/Command"}}},
+            },
+            "responses": {
+                "200": _status("duplicate: it was accepted before; `message` says what became of it."),
+                "202": _status("accepted: passed on to the operation's process."),
+                "400": _status_or_problem("invalid, or the body is no command."),
+                "401": _UNAUTHORIZED,
+                "403": _status_or_problem("forbidden: the token lacks the scope; or as elsewhere."),
+                "404": _status("not_found"),
+                "409": _status("ended, unsupported or ambiguous"),
+                "412": _status("stale: something durable has happened since `expect_revision`."),
+                "413": _problem("A body of more than 64 KiB."),
+                "415": _problem("A body that is not application/json."),
+                "429": _TOO_MANY,
+                "503": _status_or_problem("no_worker: its process cannot be told; or as elsewhere."),
             },
         }
     },
@@ -169,11 +227,7 @@ _PATHS: Final[_Document] = {
                     {"type": "string", "enum": ["events", "digest"], "default": "events"},
                     "digest: text for language models by docs/digest.md, as the data of events named digest.",
                 ),
-                _query(
-                    "max_tokens",
-                    {"type": "integer", "minimum": 50, "maximum": 10_000, "default": 800},
-                    "The budget of one digest.",
-                ),
+                _MAX_TOKENS,
                 _query(
                     "cursor",
                     {"type": "string", "maxLength": 512},
@@ -251,6 +305,35 @@ _SCHEMAS: Final[_Document] = {
             },
         },
     },
+    "Command": {
+        "type": "object",
+        "required": ["action"],
+        "additionalProperties": False,
+        "properties": {
+            "action": _STRING
+            | {
+                "maxLength": 256,
+                "description": "cancel, pause, resume, input, or a signal that it declared.",
+            },
+            "command_id": _STRING
+            | {"maxLength": 256, "description": "Makes several requests one command; left out: a new one."},
+            "arguments": {
+                "type": "object",
+                "additionalProperties": {"type": ["string", "boolean", "number", "null"]},
+                "description": "`reason`; for input `input_id` and `content`, or `content.NAME` for each field of a form.",
+            },
+            "expect_revision": {
+                "type": ["integer", "null"],
+                "description": "Of its last durable event; left out: any.",
+            },
+            "deadline_s": {
+                "type": ["number", "null"],
+                "exclusiveMinimum": 0,
+                "maximum": 86_400,
+                "description": "Refused as expired if it is not applied by then; left out: 300.",
+            },
+        },
+    },
     "Status": {
         "type": "object",
         "required": ["status"],
@@ -272,23 +355,29 @@ _SCHEMAS: Final[_Document] = {
 
 
 def _paths() -> _Document:
-    other_method = _problem("Another method than GET.")
     return {
-        path: {"get": asked["get"] | {"responses": asked["get"]["responses"] | {"405": other_method}}}
-        for path, asked in _PATHS.items()
+        path: {method: asked | {"responses": asked["responses"] | {"405": _other_method(method)}}}
+        for path, methods in _PATHS.items()
+        for method, asked in methods.items()
     }
+
+
+def _other_method(method: str) -> _Document:
+    return _problem(f"Another method than {method.upper()}.")
 
 
 def document(version: str) -> _Document:
     """The whole document, for a collector of this version."""
-    # What an operation looks like stands once, in the struct that is sent.
-    _, views = msgspec.json.schema_components([OperationView], ref_template="#/components/schemas/{name}")
+    # What an operation and an answer look like stands once, in the structs that are sent.
+    _, sent = msgspec.json.schema_components(
+        [OperationView, CommandStatus], ref_template="#/components/schemas/{name}"
+    )
     return {
         "openapi": "3.1.0",
         "info": {"title": "otelprogress collector", "version": version or "0"},
         "paths": _paths(),
         "components": {
-            "schemas": _SCHEMAS | views,
+            "schemas": _SCHEMAS | sent,
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         },
         "security": [{"token": []}],

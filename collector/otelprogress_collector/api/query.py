@@ -41,8 +41,14 @@ class ViewParameters(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds to wait for that; at most 60."""
 
 
-class NoParameters(msgspec.Struct, frozen=True):
-    """Where nothing but a filter is taken."""
+class ListParameters(msgspec.Struct, frozen=True, kw_only=True):
+    """What `/v1/operations` takes beside a filter."""
+
+    render: Render = "events"
+    """`digest`: as text for language models; else JSON."""
+    since: Annotated[str, msgspec.Meta(max_length=MAX_CURSOR_CHARS)] | None = None
+    """The position of an earlier digest: only what changed since. `None`: everything that matches."""
+    max_tokens: MaxTokens = DEFAULT_MAX_TOKENS
 
 
 def read_query(query: bytes, beside: type[P], *, max_clauses: int | None) -> tuple[Filter, P]:

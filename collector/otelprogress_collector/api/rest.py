@@ -11,15 +11,17 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from otelprogress.exceptions import AmbiguousOperation, UnknownOperation
+from otelprogress.protocol.digests import digest_since
 from otelprogress.protocol.encoding import encode_operation
 from otelprogress.protocol.messages import Filter
 from otelprogress_collector.api.access import matcher_of
-from otelprogress_collector.api.problem import Problem, busy, respond
-from otelprogress_collector.api.query import NoParameters, ViewParameters, read_query
+from otelprogress_collector.api.problem import JSON, Problem, busy, respond
+from otelprogress_collector.api.query import ListParameters, ViewParameters, read_query
 from otelprogress_collector.api.ws_protocol import EXTENSION
 
 if TYPE_CHECKING:
     from otelprogress.model.events import OperationView
+    from otelprogress.protocol.filters import Matcher
     from otelprogress_collector.api.access import Access
     from otelprogress_collector.api.delivery import Delivery
     from otelprogress_collector.api.http_protocol import CollectorHttp
@@ -31,6 +33,7 @@ MAX_WAITING: Final = 10_000
 _MAX_NAME_CHARS: Final = 256
 _MAX_CANDIDATES: Final = 20
 _EVERYTHING: Final = Filter(roots=False)
+_TEXT: Final = "text/plain; charset=utf-8"
 
 
 class Operations:
@@ -48,19 +51,32 @@ class Operations:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         try:
-            body = await self._answer(scope)
+            body, media_type = await self._answer(scope)
         except Problem as refused:
             await refused.answer(send)
         else:
-            await respond(send, body)
+            await respond(send, body, media_type=media_type)
 
-    async def _answer(self, scope: Scope) -> bytes:
+    async def _answer(self, scope: Scope) -> tuple[bytes, str]:
         principal = await self._access.reader(scope)
         hub = self._host.hub
-        wanted, _ = read_query(scope["query_string"], NoParameters, max_clauses=hub.limits.filter_clauses)
+        wanted, asked = read_query(
+            scope["query_string"], ListParameters, max_clauses=hub.limits.filter_clauses
+        )
+        if asked.render == "events" and asked.since is not None:
+            raise Problem(HTTPStatus.BAD_REQUEST, "since is the position of a digest: ask with render=digest")
         await self._host.readable()
+        self._access.still(principal)
         now_unix_ns = self._host.clock.time_unix_ns()
-        run_ids, more = hub.matching(matcher_of(principal, wanted), now_unix_ns, hub.limits.operations)
+        matcher = matcher_of(principal, wanted)
+        if asked.render == "digest":
+            told = digest_since(hub, matcher, asked.since, now_unix_ns, max_tokens=asked.max_tokens)
+            return told.text.encode(), _TEXT
+        return self._listed(matcher, now_unix_ns), JSON
+
+    def _listed(self, matcher: Matcher, now_unix_ns: int) -> bytes:
+        hub = self._host.hub
+        run_ids, more = hub.matching(matcher, now_unix_ns, hub.limits.operations)
         parts = [
             part[0] for run_id in run_ids if (part := hub.operation_part(run_id, now_unix_ns)) is not None
         ]

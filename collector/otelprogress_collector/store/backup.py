@@ -39,7 +39,7 @@ def copy_database(source: Path, destination: Path) -> None:
                 with contextlib.suppress(OSError):
                     partial.with_name(partial.name + suffix).unlink(missing_ok=True)
             raise
-    except (sqlite3.Error, OSError) as error:
+    except (sqlite3.Error, UnicodeDecodeError, OSError) as error:
         raise StoreUnavailable(f"{source} cannot be copied to {destination}: {error}") from error
 
 

@@ -62,8 +62,9 @@ def open_database(folder: DataDir, mark: MarkFile, how: How) -> tuple[sqlite3.Co
     """
     try:
         try:
+            # A damaged schema is quoted in SQLite's message, which is then no UTF-8: the module cannot even say it.
             return _open(folder, mark, how, ())
-        except (Malformed, sqlite3.Error) as error:
+        except (Malformed, sqlite3.Error, UnicodeDecodeError) as error:
             if isinstance(error, sqlite3.Error) and not is_malformed(error, folder.database):
                 raise
             aside = folder.set_aside()
@@ -71,7 +72,7 @@ def open_database(folder: DataDir, mark: MarkFile, how: How) -> tuple[sqlite3.Co
                 f"the database is malformed ({error}): it was set aside as {aside.name} and a new one begun"
             )
             return _open(folder, mark, how, (lost,))
-    except (Malformed, sqlite3.Error, OSError) as error:
+    except (Malformed, sqlite3.Error, UnicodeDecodeError, OSError) as error:
         raise StoreUnavailable(f"{folder.database} cannot be opened: {error}") from error
 
 

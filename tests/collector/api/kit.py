@@ -218,6 +218,10 @@ class Answer:
         return json.loads(self.body)
 
     @property
+    def text(self) -> str:
+        return self.body.decode()
+
+    @property
     def media_type(self) -> str:
         return self.headers["Content-Type"].partition(";")[0]
 
@@ -230,13 +234,14 @@ async def get(
     headers: dict[str, str] | None = None,
     parameters: Any = None,
     method: str = "GET",
+    **body: Any,
 ) -> Answer:
     """Ask the server once."""
     asked = {"Authorization": f"Bearer {token}"} if token else {}
     async with (
         aiohttp.ClientSession() as session,
         session.request(
-            method, served.http + path, headers=asked | (headers or {}), params=parameters
+            method, served.http + path, headers=asked | (headers or {}), params=parameters, **body
         ) as response,
     ):
         return Answer(response.status, response.headers, await response.read())

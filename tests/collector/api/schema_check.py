@@ -25,7 +25,7 @@ def problems(value: Any, schema: dict[str, Any], document: dict[str, Any], path:
         if word == "$ref":
             found += problems(value, resolved(asked, document), document, path)
         elif word == "type":
-            if not _is(value, asked):
+            if not any(_is(value, each) for each in (asked if isinstance(asked, list) else [asked])):
                 found.append(f"{path} is {value!r}, no {asked}")
         elif word == "enum":
             if value not in asked:
@@ -46,6 +46,8 @@ def problems(value: Any, schema: dict[str, Any], document: dict[str, Any], path:
             for name in value if isinstance(value, dict) else ():
                 if name not in known and isinstance(asked, dict):
                     found += problems(value[name], asked, document, f"{path}.{name}")
+                elif name not in known and asked is False:
+                    found.append(f"{path} may not have {name}")
         elif word == "items":
             if isinstance(value, list) and isinstance(asked, dict):
                 for number, each in enumerate(value):
@@ -56,6 +58,12 @@ def problems(value: Any, schema: dict[str, Any], document: dict[str, Any], path:
         elif word in ("minimum", "maximum"):
             if isinstance(value, int | float) and (value < asked if word == "minimum" else value > asked):
                 found.append(f"{path} is {value}, {word} {asked}")
+        elif word == "exclusiveMinimum":
+            if isinstance(value, int | float) and value <= asked:
+                found.append(f"{path} is {value}, not above {asked}")
+        elif word == "maxLength":
+            if isinstance(value, str) and len(value) > asked:
+                found.append(f"{path} has {len(value)} characters, at most {asked}")
         elif word in ("minItems", "maxItems"):
             if isinstance(value, list) and (len(value) < asked if word == "minItems" else len(value) > asked):
                 found.append(f"{path} has {len(value)} items, {word} {asked}")

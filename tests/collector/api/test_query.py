@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from otelprogress.protocol.messages import Filter
 from otelprogress_collector.api.problem import Problem
-from otelprogress_collector.api.query import NoParameters, StreamParameters, ViewParameters, read_query
+from otelprogress_collector.api.query import ListParameters, StreamParameters, ViewParameters, read_query
 
 
-def read(query: str, beside=NoParameters, max_clauses: int | None = 16):
+def read(query: str, beside=ListParameters, max_clauses: int | None = 16):
     return read_query(query.encode(), beside, max_clauses=max_clauses)
 
 
-def refused(query: str, beside=NoParameters, max_clauses: int | None = 16) -> str:
+def refused(query: str, beside=ListParameters, max_clauses: int | None = 16) -> str:
     with pytest.raises(Problem) as refusal:
         read(query, beside, max_clauses)
     assert refusal.value.status == 400
@@ -26,7 +26,7 @@ def refused(query: str, beside=NoParameters, max_clauses: int | None = 16) -> st
 
 
 def test_no_query_is_the_default_filter():
-    assert read("") == (Filter(), NoParameters())
+    assert read("") == (Filter(), ListParameters())
 
 
 def test_every_clause_of_a_filter_has_a_name_in_a_query():

@@ -36,6 +36,32 @@ async def test_the_list_has_what_runs_with_its_steps_as_a_snapshot_would(served)
     assert answer.headers["Cache-Control"] == "no-store"
 
 
+async def test_the_list_can_be_had_as_a_digest_and_then_what_changed_since(served):
+    served.submit(started())
+    served.submit(started(run=2, name="clean"))
+    first = await get(served, "/v1/operations", parameters={"render": "digest"})
+    assert first.media_type == "text/plain"
+    header, *lines = first.text.splitlines()
+    assert header.startswith("@")
+    assert header.endswith(" full")
+    assert sorted(line.split()[0] for line in lines if " RUN" in line) == ["clean-1", "nightly_load-1"]
+    position = header.split()[0]
+    served.submit(noted(2, message="12 rows rejected", level="warning"))
+    later = await get(served, "/v1/operations", parameters={"render": "digest", "since": position})
+    assert "why: warning" in later.text
+    assert '! "12 rows rejected"' in later.text
+    assert "clean-1" not in later.text
+    unknown = await get(served, "/v1/operations", parameters={"render": "digest", "since": "@zz9"})
+    assert unknown.text.splitlines()[0].endswith(" full")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"since": "kq5"}, {"render": "prose"}, {"render": "digest", "max_tokens": "1"}]
+)
+async def test_a_digest_that_cannot_be_meant_is_refused(served, wrong):
+    assert (await get(served, "/v1/operations", parameters=wrong)).status == 400
+
+
 async def test_an_empty_list_is_a_list(served):
     assert (await get(served, "/v1/operations")).json == {"operations": [], "more": 0}
 

@@ -333,6 +333,18 @@ async def test_operations_are_resources(collector: Collector, era: str) -> None:
             await client.read_resource("progress://elsewhere")
 
 
+@pytest.mark.parametrize("era", ["auto", LEGACY])
+async def test_it_promises_to_tell_of_resources_and_of_no_lists_which_never_change(
+    collector: Collector, era: str
+) -> None:
+    async with agent_of(collector, era) as agent:
+        can = agent.client.server_capabilities
+    assert can.resources is not None
+    assert can.resources.subscribe
+    promised = [lists.list_changed for lists in (can.resources, can.tools, can.prompts) if lists is not None]
+    assert promised == [False] * 3
+
+
 async def test_who_subscribed_hears_that_a_resource_changed(collector: Collector) -> None:
     writer, other = Writer("nightly load"), Writer("reindex")
     await say(collector, writer.started(), other.started())

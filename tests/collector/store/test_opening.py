@@ -155,6 +155,18 @@ def test_what_is_no_database_is_set_aside_and_never_deleted(folder, garbage):
     assert stat.S_IMODE((folder / "collector.sqlite3").stat().st_mode) == 0o600
 
 
+@pytest.mark.parametrize("quoted", [b"TABLE meta", b"meta", b"BLOB"])
+def test_a_damaged_schema_that_sqlite_cannot_even_quote_is_told_as_damage(folder, quoted):
+    begin(folder)
+    path = folder / "collector.sqlite3"
+    whole = path.read_bytes()
+    at = whole.index(quoted, 100)
+    path.write_bytes(whole[:at] + bytes([whole[at] | 0x80]) + whole[at + 1 :])
+    with opened(folder) as (store, found):
+        assert "malformed" in found.notes[0]
+        store.append(Batch(journal=rows(found.head + 1, found.head + 3)))
+
+
 def test_tables_of_somebody_else_are_set_aside(folder):
     begin(folder)
     change(folder, "CREATE TABLE theirs (column)")

@@ -1,0 +1,719 @@
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from otelprogress.model import semconv
+from otelprogress.model.events import State
+from otelprogress.model.tree import OperationTree
+from otelprogress.protocol import command_desk
+from otelprogress.protocol.command_desk import (
+    DEFAULT_DEADLINE_S,
+    GRACE_NS,
+    SCOPE_CONTROL,
+    SCOPE_RESPOND,
+    Asker,
+    CommandDesk,
+    content_of,
+)
+from otelprogress.protocol.filters import Matcher
+from otelprogress.protocol.hub import Hub
+from otelprogress.protocol.messages import Command, CommandStatus, Filter, LinkCommand
+from tests.protocol.feed_kit import KEY, NS, Stage, rid
+
+EVERYTHING = Filter(roots=False)
+ADA = Asker(actor="ada", scopes=frozenset({SCOPE_CONTROL, SCOPE_RESPOND}))
+ALL = ("cancel", "pause", "input", "snapshot")
+
+
+class Bureau(Stage):
+    """A desk over a hub with a clock, and whoever can be reached."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.away: set[str] = set()
+        self.asked_for: list[tuple[str, str]] = []
+        self.desk = CommandDesk(self.hub, self.reaches)
+
+    def reaches(self, writer_id: str, tenant: str) -> bool:
+        self.asked_for.append((writer_id, tenant))
+        return writer_id not in self.away
+
+    def say(self, number: int, kind: str, **fields: Any) -> list:
+        fields.setdefault("writer_id", "w1")
+        applied = super().say(number, kind, **fields)
+        self.desk.applied(applied, self.now_ns)
+        return applied
+
+    def command(
+        self,
+        action: str = "cancel",
+        operation: str = "load-1",
+        command_id: str = "c1",
+        *,
+        asker: Asker = ADA,
+        sees: Filter | None = None,
+        **fields: Any,
+    ) -> CommandStatus:
+        command = Command(command_id=command_id, operation=operation, action=action, **fields)
+        matcher = Matcher(EVERYTHING, tenant=asker.tenant, predicate=sees)
+        return self.desk.submit(command, asker, matcher, self.now_ns)
+
+    def sent(self) -> list[tuple[str, LinkCommand]]:
+        return [(each.writer_id, each.command) for each in self.desk.take_deliveries()]
+
+    def told(self) -> list[tuple[str | None, str | None]]:
+        """Words of the host's own, which it publishes."""
+        events = self.desk.take_events(self.now_ns)
+        for event in events:
+            self.desk.applied(self.hub.publish(event, self.now_ns), self.now_ns)
+        return [(event.control_id, event.control_refusal) for event in events]
+
+    def answer(
+        self, status: str, message: str = "", *, writer_id: str = "w1", command_id: str = "c1"
+    ) -> None:
+        self.desk.received(
+            writer_id, "", CommandStatus(command_id=command_id, status=status, message=message)
+        )
+
+    def applies(self, number: int = 1, command_id: str = "c1", **fields: Any) -> None:
+        self.say(number, semconv.CONTROL_APPLIED, control_id=command_id, **fields)
+
+    def refuses(
+        self, number: int = 1, command_id: str = "c1", refusal: str = "expired", **fields: Any
+    ) -> None:
+        self.say(number, semconv.CONTROL_REFUSED, control_id=command_id, control_refusal=refusal, **fields)
+
+    def after(self, seconds: float) -> list[tuple[str | None, str | None]]:
+        self.now_s += seconds
+        self.desk.advance(self.now_ns)
+        return self.told()
+
+
+@pytest.fixture
+def bureau() -> Bureau:
+    made = Bureau()
+    made.start(1, controls=ALL)
+    return made
+
+
+# --- judging ----------------------------------------------------------------------------------------------------
+
+
+def test_what_is_accepted_goes_to_the_process_with_actor_reason_and_the_time_that_it_has(bureau: Bureau):
+    assert bureau.command(arguments={"reason": "wrong day"}, deadline_s=20.0).status == "accepted"
+    ((writer_id, sent),) = bureau.sent()
+    assert writer_id == "w1"
+    assert sent == LinkCommand(
+        command_id="c1",
+        run=rid(1),
+        action="cancel",
+        arguments={"reason": "wrong day"},
+        actor="ada",
+        valid_s=20.0,
+    )
+    assert bureau.sent() == []
+
+
+def test_without_a_deadline_it_has_five_minutes(bureau: Bureau):
+    bureau.command()
+    assert bureau.sent()[0][1].valid_s == DEFAULT_DEADLINE_S
+
+
+def test_what_is_not_there_is_not_found(bureau: Bureau):
+    status = bureau.command(operation="load-9")
+    assert (status.status, status.command_id) == ("not_found", "c1")
+    assert "load-9" in status.message
+
+
+def test_what_has_ended_says_how(bureau: Bureau):
+    bureau.end(1)
+    status = bureau.command()
+    assert (status.status, status.message) == ("ended", "load-1 has ended: succeeded")
+
+
+def test_what_a_label_leaves_open_is_ambiguous_and_names_the_candidates(bureau: Bureau):
+    for number in (2, 3):
+        bureau.start(number, label="job-7", controls=ALL)
+    status = bureau.command(operation="job-7")
+    assert status.status == "ambiguous"
+    assert "load-2, load-3" in status.message
+
+
+@pytest.mark.parametrize(
+    ("action", "lacks"), [("cancel", SCOPE_CONTROL), ("snapshot", SCOPE_CONTROL), ("input", SCOPE_RESPOND)]
+)
+def test_each_action_needs_its_scope(bureau: Bureau, action: str, lacks: str):
+    status = bureau.command(action, asker=Asker(actor="bob", scopes=ADA.scopes - {lacks}))
+    assert (status.status, status.message) == ("forbidden", f"the token lacks the scope {lacks}")
+
+
+@pytest.mark.parametrize(
+    ("action", "declared", "wanted"),
+    [("cancel", (), "cancel"), ("resume", ("cancel",), "pause"), ("rewind", ("cancel", "pause"), "rewind")],
+)
+def test_what_was_not_declared_says_what_to_add_and_what_there_is(
+    bureau: Bureau, action: str, declared: tuple[str, ...], wanted: str
+):
+    bureau.start(2, "train", controls=declared)
+    status = bureau.command(action, "train-1")
+    assert status.status == "unsupported"
+    assert f"controls=['{wanted}']" in status.message
+    assert all(each in status.message for each in declared or ("it accepts nothing",))
+
+
+def test_whoever_expects_an_older_revision_looks_again(bureau: Bureau):
+    bureau.note(1)
+    seen = bureau.hub.view(rid(1), bureau.now_ns).revision
+    assert bureau.command(expect_revision=seen).status == "accepted"
+    bureau.note(1)
+    status = bureau.command(command_id="c2", expect_revision=seen)
+    assert status.status == "stale"
+    assert f"not {seen}" in status.message
+
+
+def test_a_tick_makes_no_revision_stale(bureau: Bureau):
+    seen = bureau.hub.view(rid(1), bureau.now_ns).revision
+    bureau.tick(1, 5)
+    ticked = bureau.hub.view(rid(1), bureau.now_ns).revision
+    assert ticked > seen
+    assert bureau.command(expect_revision=seen).status == "accepted"
+    assert bureau.command(command_id="c2", expect_revision=ticked).status == "accepted", (
+        "as a snapshot shows it"
+    )
+    assert bureau.command(command_id="c3", expect_revision=ticked + 1).status == "stale", (
+        "it never came that far"
+    )
+
+
+def test_a_process_that_is_not_connected_cannot_be_told(bureau: Bureau):
+    bureau.away.add("w1")
+    status = bureau.command()
+    assert status.status == "no_worker"
+    assert "worker link" in status.message
+    assert bureau.sent() == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "wrong"),
+    [
+        ({"command_id": ""}, "command_id"),
+        ({"command_id": "c" * 129}, "128 printable"),
+        ({"command_id": "c\x1b[31m"}, "128 printable"),
+        ({"command_id": " c"}, "128 printable"),
+        ({"action": ""}, "`action`"),
+        ({"deadline_s": 0.0}, "`deadline_s`"),
+        ({"deadline_s": -1.0}, "`deadline_s`"),
+        ({"deadline_s": float("nan")}, "`deadline_s`"),
+        ({"deadline_s": float("inf")}, "`deadline_s`"),
+        ({"expect_revision": -1}, "`expect_revision`"),
+        ({"expect_revision": 10**5000}, "`expect_revision`"),
+        ({"arguments": {"n": 1 << 63}}, "64 bits"),
+        ({"arguments": {"n": -(10**5000)}}, "64 bits"),
+        ({"arguments": {"a": "x" * 8192}}, "8192 characters"),
+        ({"arguments": {"reason": 5}}, "`reason` is a text"),
+    ],
+)
+def test_what_cannot_be_meant_is_invalid_and_says_what(bureau: Bureau, fields: dict, wrong: str):
+    status = bureau.command(**fields)
+    assert status.status == "invalid"
+    assert wrong in status.message
+    assert bureau.sent() == []
+
+
+# --- what must not leak -------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_said_of_operations_that_one_may_not_see(bureau: Bureau):
+    bureau.start(2, "payroll", controls=(), service="finance")
+    mine = Filter(service=("etl",), roots=False)
+    seen = bureau.command(operation="payroll-1", sees=mine)
+    unknown = bureau.command(operation="payroll-2", sees=mine)
+    assert seen.status == unknown.status == "not_found"
+    assert seen.message.replace("payroll-1", "payroll-2") == unknown.message
+
+
+def test_a_command_id_of_others_says_nothing_of_what_became_of_it(bureau: Bureau):
+    bureau.start(2, "payroll", controls=ALL, service="finance")
+    bureau.command(operation="payroll-1")
+    status = bureau.command(operation="load-1", sees=Filter(service=("etl",), roots=False))
+    assert status.status == "invalid"
+    assert "accepted" not in status.message
+
+
+def test_without_the_scope_nothing_is_told_whatever_was_asked_for(bureau: Bureau):
+    bureau.command()
+    nobody = Asker(actor="eve", scopes=frozenset())
+    answers = {
+        bureau.command(operation=operation, command_id=command_id, asker=nobody).message
+        for operation in ("load-1", "load-9")
+        for command_id in ("c1", "c9")
+    }
+    assert answers == {"the token lacks the scope progress:control"}
+
+
+def test_two_tenants_may_choose_the_same_command_id():
+    bureau = Bureau()
+    tree = OperationTree()
+    bureau.hub = Hub(tree, epoch="e1", cursor_key=KEY)
+    bureau.desk = CommandDesk(bureau.hub, bureau.reaches)
+    for number, tenant in ((1, "red"), (2, "blue")):
+        bureau.start(number, controls=ALL, tenant=tenant)
+    red, blue = (Asker(actor=each, scopes=ADA.scopes, tenant=each) for each in ("red", "blue"))
+    assert bureau.command(operation=rid(1), asker=red).status == "accepted"
+    assert bureau.command(operation=rid(1), asker=blue, command_id="c2").status == "not_found"
+    assert bureau.command(operation=rid(2), asker=blue).status == "accepted"
+    assert [each.command.run for each in bureau.desk.take_deliveries()] == [rid(1), rid(2)]
+    bureau.applies(1, tenant="red")
+    assert "applied" in bureau.command(operation=rid(1), asker=red).message
+    assert "not known yet" in bureau.command(operation=rid(2), asker=blue).message
+
+
+# --- duplicates ---------------------------------------------------------------------------------------------------
+
+
+def test_a_duplicate_is_not_passed_on_and_hears_what_became_of_the_first(bureau: Bureau):
+    bureau.command()
+    bureau.sent()
+    again = bureau.command()
+    assert (again.status, again.message) == (
+        "duplicate",
+        "accepted before; what became of it is not known yet",
+    )
+    bureau.applies()
+    assert bureau.command().message == "accepted before; applied"
+    bureau.end(1)
+    assert bureau.command().message == "accepted before; applied"
+    assert bureau.sent() == []
+
+
+def test_a_duplicate_of_a_refused_one_hears_why(bureau: Bureau):
+    bureau.command()
+    bureau.refuses(refusal="its handler raised KeyError")
+    assert bureau.command().message == "accepted before; refused: its handler raised KeyError"
+
+
+def test_an_id_that_was_not_accepted_is_not_used_up(bureau: Bureau):
+    bureau.away.add("w1")
+    assert bureau.command().status == "no_worker"
+    bureau.away.clear()
+    assert bureau.command().status == "accepted"
+
+
+def test_after_a_restart_the_log_says_what_became_of_a_command(bureau: Bureau):
+    bureau.command()
+    bureau.applies()
+    bureau.command(command_id="c2")
+    bureau.refuses(command_id="c2", refusal="ended")
+    bureau.desk = CommandDesk(bureau.hub, bureau.reaches)
+    assert bureau.command().message == "accepted before; applied"
+    assert bureau.command(command_id="c2").message == "accepted before; refused: ended"
+    assert bureau.command(command_id="c3").status == "accepted"
+
+
+def test_what_a_text_of_an_operation_claims_is_no_word_about_a_command(bureau: Bureau):
+    bureau.note(1, '"kind":"control.applied","control_id":"c1"')
+    bureau.desk = CommandDesk(bureau.hub, bureau.reaches)
+    assert bureau.command().status == "accepted"
+
+
+# --- what becomes of it -------------------------------------------------------------------------------------------
+
+
+def test_what_nobody_says_anything_of_expires_a_grace_after_its_deadline(bureau: Bureau):
+    bureau.command(deadline_s=10.0, arguments={"reason": "password=hunter2"})
+    bureau.answer("accepted")
+    assert bureau.desk.next_deadline_unix_ns() == bureau.now_ns + 10 * NS + GRACE_NS
+    assert bureau.after(11.9) == []
+    bureau.now_s += 0.2
+    bureau.desk.advance(bureau.now_ns)
+    (event,) = bureau.desk.take_events(bureau.now_ns)
+    assert (event.kind, event.run_id, event.control_id, event.control_refusal) == (
+        semconv.CONTROL_REFUSED,
+        rid(1),
+        "c1",
+        "expired",
+    )
+    assert (event.control_action, event.control_actor) == ("cancel", "ada")
+    assert event.control_reason == "password=[redacted]"
+    assert event.time_unix_ns == bureau.now_ns
+    assert bureau.desk.next_deadline_unix_ns() is None
+    assert bureau.command().message == "accepted before; refused: expired"
+
+
+def test_a_run_that_is_lost_loses_its_commands_at_once(bureau: Bureau):
+    bureau.command()
+    bureau.command("snapshot", command_id="c2")
+    bureau.end(1, State.LOST)
+    assert bureau.told() == [("c1", "worker_lost"), ("c2", "worker_lost")]
+
+
+def test_a_run_that_ends_leaves_its_own_word_a_grace(bureau: Bureau):
+    bureau.command()
+    bureau.end(1)
+    assert bureau.after(1.0) == []
+    bureau.applies()
+    assert bureau.after(10.0) == []
+    assert bureau.command().message == "accepted before; applied"
+
+
+def test_a_run_that_ends_without_a_word_has_refused(bureau: Bureau):
+    bureau.command()
+    bureau.end(1)
+    assert bureau.after(2.1) == [("c1", "ended")]
+
+
+def test_what_the_process_says_late_counts_for_more_than_that_it_had_said_nothing(bureau: Bureau):
+    bureau.command()
+    bureau.end(1, State.LOST)
+    assert bureau.told() == [("c1", "worker_lost")]
+    bureau.applies()
+    assert bureau.command().message == "accepted before; applied"
+
+
+def test_what_another_operation_says_of_that_id_is_not_about_this_command(bureau: Bureau):
+    bureau.start(2, "other")
+    bureau.command()
+    bureau.applies(2)
+    assert "not known yet" in bureau.command().message
+
+
+def test_a_word_from_below_is_one_about_the_command(bureau: Bureau):
+    bureau.start(2, "chunk", parent=1, writer_id="w2")
+    bureau.command()
+    bureau.applies(2, writer_id="w2")
+    assert bureau.command().message == "accepted before; applied"
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "refusal"),
+    [
+        ("not_found", "no such operation lives in this process", "no such operation lives in this process"),
+        ("ended", "", "ended"),
+        ("invalid", "expired", "expired"),
+        ("unsupported", "", "unsupported"),
+    ],
+)
+def test_a_process_that_cannot_obey_has_refused(bureau: Bureau, status: str, message: str, refusal: str):
+    bureau.command()
+    bureau.answer(status, message)
+    assert bureau.told() == [("c1", refusal)]
+
+
+@pytest.mark.parametrize("status", ["accepted", "duplicate"])
+def test_a_process_that_obeys_is_waited_for(bureau: Bureau, status: str):
+    bureau.command()
+    bureau.answer(status)
+    assert bureau.told() == []
+    assert "not known yet" in bureau.command().message
+
+
+def test_a_process_that_was_not_asked_can_refuse_nothing(bureau: Bureau):
+    bureau.command()
+    bureau.answer("not_found", writer_id="w9")
+    bureau.answer("not_found", command_id="c9")
+    bureau.desk.received("w1", "red", CommandStatus(command_id="c1", status="not_found"))
+    assert bureau.told() == []
+
+
+# --- connections --------------------------------------------------------------------------------------------------
+
+
+def test_what_a_process_has_not_confirmed_is_sent_again_when_it_comes_back_with_the_time_left(bureau: Bureau):
+    bureau.command(deadline_s=10.0)
+    bureau.command("snapshot", command_id="c2", deadline_s=10.0)
+    bureau.sent()
+    bureau.answer("accepted", command_id="c2")
+    bureau.now_s += 4
+    bureau.desk.connected("w1", "", bureau.now_ns)
+    assert [(each.command_id, each.valid_s) for _, each in bureau.sent()] == [("c1", 6.0)]
+    bureau.desk.connected("w2", "", bureau.now_ns)
+    bureau.desk.connected("w1", "red", bureau.now_ns)
+    assert bureau.sent() == []
+
+
+def test_what_a_connected_process_has_not_confirmed_is_sent_again_ever_more_rarely(bureau: Bureau):
+    bureau.command(deadline_s=60.0)
+    sent_at_s = []
+    while bureau.desk._pending:
+        sent_at_s += [bureau.now_s - 100.0 for _ in bureau.sent()]
+        due_unix_ns = bureau.desk.next_deadline_unix_ns()
+        assert due_unix_ns is not None
+        assert due_unix_ns > bureau.now_ns
+        bureau.now_s += (due_unix_ns - bureau.now_ns) / NS
+        bureau.desk.advance(bureau.now_ns)
+    assert sent_at_s == pytest.approx([0, 2, 6, 14, 30])
+
+
+def test_what_is_confirmed_is_not_sent_again_however_long_it_takes(bureau: Bureau):
+    bureau.command()
+    bureau.sent()
+    bureau.answer("accepted")
+    bureau.after(100)
+    assert bureau.sent() == []
+
+
+def test_what_is_settled_is_not_sent_again(bureau: Bureau):
+    bureau.command()
+    bureau.sent()
+    bureau.applies()
+    bureau.desk.connected("w1", "", bureau.now_ns)
+    assert bureau.sent() == []
+
+
+# --- below --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def family(bureau: Bureau) -> Bureau:
+    """1 in w1, below it 2 and 3 in w2, below 2 in its own process 4, below 3 in w3 5; 6 in w1, too."""
+    bureau.start(2, "chunk", parent=1, writer_id="w2")
+    bureau.start(3, "chunk", parent=1, writer_id="w2")
+    bureau.start(4, "part", parent=2, writer_id="w2")
+    bureau.start(5, "part", parent=3, writer_id="w3")
+    bureau.start(6, "part", parent=1, writer_id="w1")
+    return bureau
+
+
+def below(sent: list[tuple[str, LinkCommand]]) -> set[tuple[str, str]]:
+    return {(writer_id, command.run) for writer_id, command in sent if command.below}
+
+
+@pytest.mark.parametrize("action", ["cancel", "pause", "resume"])
+def test_a_command_goes_once_over_each_edge_between_processes(family: Bureau, action: str):
+    family.command(action)
+    sent = family.sent()
+    assert len(sent) == 3
+    assert [(writer_id, command.run) for writer_id, command in sent if not command.below] == [("w1", rid(1))]
+    assert below(sent) == {("w2", rid(1)), ("w3", rid(3))}
+    assert {command.command_id for _, command in sent} == {"c1"}
+
+
+@pytest.mark.parametrize("action", ["snapshot"])
+def test_a_signal_is_for_one_operation(family: Bureau, action: str):
+    family.command(action)
+    assert below(family.sent()) == set()
+
+
+def test_what_ended_below_needs_no_command(family: Bureau):
+    family.end(5)
+    family.command()
+    assert below(family.sent()) == {("w2", rid(1))}
+
+
+def test_a_process_below_that_is_away_hears_of_it_when_it_comes_back(family: Bureau):
+    family.away.add("w3")
+    family.command()
+    assert below(family.sent()) == {("w2", rid(1))}
+    family.away.clear()
+    family.desk.connected("w3", "", family.now_ns)
+    assert below(family.sent()) == {("w3", rid(3))}
+
+
+def test_one_below_that_has_nothing_to_obey_refuses_nothing(family: Bureau):
+    family.command()
+    family.answer("not_found", writer_id="w2")
+    assert family.told() == []
+
+
+@pytest.mark.parametrize("action", ["cancel", "pause"])
+def test_what_begins_in_another_process_below_one_that_stands_or_was_cancelled_obeys_too(
+    bureau: Bureau, action: str
+):
+    bureau.command(action, deadline_s=10.0)
+    bureau.sent()
+    bureau.now_s += 3
+    bureau.start(2, "chunk", parent=1, writer_id="w2")
+    ((writer_id, sent),) = bureau.sent()
+    assert (writer_id, sent.run, sent.action, sent.below) == ("w2", rid(1), action, True)
+    assert sent.valid_s == 7.0, "it is not in force yet: what is late for one is late for all"
+    bureau.applies()
+    bureau.now_s += 100
+    bureau.start(3, "part", parent=2, writer_id="w3")
+    ((writer_id, sent),) = bureau.sent()
+    assert (writer_id, sent.run, sent.valid_s) == ("w3", rid(2), 10.0), (
+        "it is in force until it is taken back"
+    )
+
+
+def test_what_begins_in_the_same_process_is_its_own_business(bureau: Bureau):
+    bureau.command()
+    bureau.sent()
+    bureau.start(2, "chunk", parent=1)
+    assert bureau.sent() == []
+
+
+def test_a_process_that_reports_before_its_link_stands_hears_of_what_stands_above_once_it_does(
+    bureau: Bureau,
+):
+    bureau.command("pause")
+    bureau.applies()
+    bureau.sent()
+    bureau.start(2, "chunk", parent=1, writer_id="w2")
+    bureau.sent()  # to a link that is not there yet
+    bureau.desk.connected("w2", "", bureau.now_ns)
+    assert below(bureau.sent()) == {("w2", rid(1))}
+    bureau.desk.connected("w2", "red", bureau.now_ns)
+    assert bureau.sent() == []
+
+
+def test_a_resume_takes_a_standing_pause_back(bureau: Bureau):
+    bureau.command("pause")
+    bureau.applies()
+    bureau.command("resume", command_id="c2")
+    bureau.sent()
+    bureau.start(2, "chunk", parent=1, writer_id="w2")
+    assert bureau.sent() == []
+
+
+def test_a_resume_leaves_a_standing_cancel(bureau: Bureau):
+    bureau.command("cancel")
+    bureau.command("resume", command_id="c2")
+    bureau.sent()
+    bureau.start(2, "chunk", parent=1, writer_id="w2")
+    assert [command.action for _, command in bureau.sent()] == ["cancel"]
+
+
+@pytest.mark.parametrize("how", ["refused", "expired", "by its process", "ended"])
+def test_a_command_that_came_to_nothing_stands_no_more(bureau: Bureau, how: str):
+    bureau.command("pause")
+    if how == "refused":
+        bureau.refuses()
+    elif how == "expired":
+        bureau.after(DEFAULT_DEADLINE_S + 3)
+    elif how == "by its process":
+        bureau.answer("unsupported")
+    else:
+        bureau.end(1)
+    bureau.sent()
+    bureau.start(2, "chunk", parent=1, writer_id="w2")
+    assert bureau.sent() == []
+
+
+def test_a_refusal_of_an_older_pause_leaves_the_newer_one(bureau: Bureau):
+    bureau.command("pause")
+    bureau.command("pause", command_id="c2")
+    bureau.refuses()
+    bureau.sent()
+    bureau.start(2, "chunk", parent=1, writer_id="w2")
+    assert [command.command_id for _, command in bureau.sent()] == ["c2"]
+
+
+# --- questions ----------------------------------------------------------------------------------------------------
+
+
+def ask(bureau: Bureau, input_id: str = "in1", schema: str | None = '{"enum": ["halve", "stop"]}') -> None:
+    bureau.say(
+        1,
+        semconv.INPUT_REQUESTED,
+        input_id=input_id,
+        input_prompt="lr?",
+        input_schema=schema,
+        state=State.WAITING,
+    )
+
+
+def test_an_answer_needs_a_question(bureau: Bureau):
+    status = bureau.command("input", arguments={"content": "halve"})
+    assert (status.status, status.message) == ("invalid", "load-1 asks nothing at the moment")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wrong"),
+    [
+        ({}, "`content`"),
+        ({"content": None}, "`content`"),
+        ({"content": "double"}, '"halve", "stop"'),
+        ({"content": "halve", "input_id": "in2"}, "asks 'in1' now, not 'in2'"),
+        ({"content.rate": "halve"}, '"halve", "stop"|a text, a number'),
+    ],
+)
+def test_an_answer_that_does_not_fit_says_what_would(bureau: Bureau, arguments: dict, wrong: str):
+    ask(bureau)
+    status = bureau.command("input", arguments=arguments)
+    assert status.status == "invalid"
+    assert any(each in status.message for each in wrong.split("|"))
+    assert bureau.sent() == []
+
+
+def test_an_answer_goes_to_the_question_that_its_sender_saw(bureau: Bureau):
+    ask(bureau)
+    assert bureau.command("input", arguments={"content": "halve"}).status == "accepted"
+    ((_, sent),) = bureau.sent()
+    assert sent.arguments == {"content": "halve", "input_id": "in1"}
+
+
+def test_an_answer_needs_no_declaration(bureau: Bureau):
+    bureau.start(2, "train")
+    bureau.say(2, semconv.INPUT_REQUESTED, input_id="in1", input_prompt="go?", state=State.WAITING)
+    assert bureau.command("input", "train-1", arguments={"content": True}).status == "accepted"
+
+
+def test_an_answer_is_in_no_event_of_the_hosts_own(bureau: Bureau):
+    ask(bureau, schema='{"type": "string"}')
+    bureau.command("input", arguments={"content": "the secret word"})
+    bureau.end(1, State.LOST)
+    (event,) = bureau.desk.take_events(bureau.now_ns)
+    assert b"secret" not in msgspec.json.encode(event)
+
+
+def test_a_form_is_told_by_its_fields():
+    assert content_of({"content": "a"}) == "a"
+    assert content_of({"content.rate": 1, "content.why": "b", "input_id": "in1"}) == {"rate": 1, "why": "b"}
+    assert content_of({"reason": "x"}) is None
+
+
+# --- bounds -------------------------------------------------------------------------------------------------------
+
+
+def test_no_more_commands_wait_for_one_operation_than_it_can_need(bureau: Bureau, monkeypatch):
+    monkeypatch.setattr(command_desk, "MAX_PENDING_OF_RUN", 3)
+    answers = [bureau.command("snapshot", command_id=f"c{n}").status for n in range(4)]
+    assert answers == ["accepted"] * 3 + ["invalid"]
+    bureau.start(2, controls=ALL)
+    assert bureau.command("snapshot", "load-2", command_id="d").status == "accepted"
+    bureau.applies(command_id="c0")
+    assert bureau.command("snapshot", command_id="c3").status == "accepted"
+
+
+def test_no_more_commands_wait_than_the_host_can_hold(bureau: Bureau, monkeypatch):
+    monkeypatch.setattr(command_desk, "MAX_PENDING", 2)
+    bureau.start(2, controls=ALL)
+    for command_id, operation in (("a", "load-1"), ("b", "load-2")):
+        assert bureau.command(operation=operation, command_id=command_id).status == "accepted"
+    status = bureau.command(command_id="c")
+    assert status.status == "invalid"
+    assert "too many" in status.message
+
+
+def test_only_the_last_ids_are_remembered(bureau: Bureau, monkeypatch):
+    monkeypatch.setattr(command_desk, "MAX_REMEMBERED", 2)
+    for number in range(3):
+        bureau.command("snapshot", command_id=f"c{number}")
+        bureau.applies(command_id=f"c{number}")
+    answers = [bureau.command("snapshot", command_id=f"c{number}").status for number in (1, 2)]
+    assert answers == ["duplicate"] * 2
+    assert len(bureau.desk._known) == 2
+
+
+def test_a_desk_whose_runs_have_ended_holds_nothing(family: Bureau):
+    for number, action in enumerate(("cancel", "pause", "snapshot")):
+        family.command(action, command_id=f"c{number}")
+    for number in (5, 4, 3, 2, 6, 1):
+        family.end(number)
+    family.after(3.0)
+    assert (family.desk._pending, family.desk._standing) == ({}, {})
+
+
+def test_an_event_without_a_command_settles_nothing(bureau: Bureau):
+    bureau.command()
+    bureau.say(1, semconv.CONTROL_APPLIED, control_action="cancel")
+    assert "not known yet" in bureau.command().message
+
+
+def test_the_effect_of_a_command_of_before_a_restart_is_what_its_sender_hears(bureau: Bureau):
+    bureau.applies(command_id="c1")
+    assert bureau.command(command_id="c1").message == "accepted before; applied"
+    assert bureau.sent() == []
