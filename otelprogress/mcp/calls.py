@@ -30,7 +30,7 @@ from otelprogress.model.digest_budget import DEFAULT_MAX_TOKENS, LeftOut
 from otelprogress.model.events import FeedEvent, OperationView, State
 from otelprogress.model.news import Reason
 from otelprogress.model.news import why as loudest
-from otelprogress.protocol.messages import Command
+from otelprogress.protocol.messages import Command, CommandStatus
 
 Report: TypeAlias = Callable[[float, float, str], Awaitable[None]]
 """Tells the client how a wait goes: seconds waited, seconds at most, how the operation stands."""
@@ -44,6 +44,8 @@ APPEARS_WITHIN_S: Final = 4.0
 DEADLINE_S: Final = 30.0
 """Of a command: a worker that cannot take it by then does not take it any more."""
 MAX_CANDIDATES: Final = 10
+MAX_MESSAGE_CHARS: Final = 400
+"""Of what a host says of a command that it refuses."""
 _Arguments: TypeAlias = dict[str, str | bool | int | float | None]
 _TRACE_ID: Final = re.compile(r"[0-9a-f]{32}")
 _BAD: Final = frozenset({State.FAILED, State.LOST})
@@ -192,7 +194,10 @@ class Calls:
         try:
             return await self.source.find(viewer, text)
         except AmbiguousOperation as several:
-            shown = ", ".join(several.candidates[:MAX_CANDIDATES])
+            shown = ", ".join(
+                name if digest.is_safe_word(name) else digest.quoted(name)
+                for name in several.candidates[:MAX_CANDIDATES]
+            )
             more = len(several.candidates) - MAX_CANDIDATES
             raise Refusal(
                 f"ambiguous: {digest.quoted(text)} can be {shown}{f' and {more} more' if more > 0 else ''}"
@@ -202,7 +207,7 @@ class Calls:
                 f"unknown: no operation has the handle, id or label {digest.quoted(text)}; see progress_list"
             ) from None
         except FeedError as error:
-            raise Refusal(f"not reachable: {error}") from None
+            raise Refusal(f"not reachable: {digest.quoted(str(error), MAX_MESSAGE_CHARS)}") from None
 
     async def _command(
         self,
@@ -220,7 +225,7 @@ class Calls:
         view = await self._find(viewer, operation)
         if not view.live:
             # Its process may be gone by now, and with it whoever would say so.
-            raise Refusal(f"ended: {view.handle} has ended: {view.state.value}")
+            raise Refusal(f"ended: {digest.called(view)} has ended: {view.state.value}")
         if input_id is not None:
             open_id = view.input_id or ""
             arguments["input_id"] = input_id if input_id not in ("", "-") else open_id
@@ -239,9 +244,9 @@ class Calls:
             try:
                 status = await self.source.command(viewer, command)
             except FeedError as error:
-                raise Refusal(f"not reachable: {error}") from None
+                raise Refusal(f"not reachable: {digest.quoted(str(error), MAX_MESSAGE_CHARS)}") from None
             if status.status not in ("accepted", "duplicate"):
-                raise Refusal(f"{status.status}: {status.message or _FAILURES.get(status.status, 'refused')}")
+                raise _refusal(status)
             # The viewer knows the operation: it is told what the command changed.
             story = Story([view], Since(here.position, before={view.id: view}), "attention")
             if then_wait_s:
@@ -320,6 +325,12 @@ def _accepted(command: Command, view: OperationView) -> FeedEvent:
         control_id=command.command_id,
         control_action=command.action,
     )
+
+
+def _refusal(status: CommandStatus) -> Refusal:
+    # What the host says names what the program calls things: its controls, choices and fields.
+    said = digest.quoted(status.message, MAX_MESSAGE_CHARS) if status.message else None
+    return Refusal(f"{status.status}: {said or _FAILURES.get(status.status, 'refused')}")
 
 
 def _require(viewer: Viewer, scope: str) -> None:

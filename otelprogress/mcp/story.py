@@ -44,8 +44,8 @@ class Story:
         self._known: Mapping[str, OperationView] | None = since.before
         self._elapsed_s = elapsed_s
         self._events: list[FeedEvent] = []
-        self._left_out = since.left_out
         self._own: list[FeedEvent] = []
+        self._left_out = since.left_out
         self._last: dict[str, OperationView] = dict(since.before or {})
         self._told: dict[str, int] = {}
         for event in since.events:
@@ -140,7 +140,7 @@ class Story:
         """How the first of them stands, for a progress notification."""
         for view in self._views.values():
             done = "" if view.ratio is None else f" {int(view.ratio * 100)}%"
-            return f"{view.handle} {view.state}{done}"
+            return f"{digest.called(view)} {view.state}{done}"
         return ""
 
 

@@ -129,6 +129,11 @@ def is_safe_word(text: str) -> bool:
     return _SAFE_WORD.fullmatch(text) is not None
 
 
+def called(view: OperationView) -> str:
+    """The word for an operation: its handle, else its id; `-` where a host gives it neither that is one."""
+    return next((name for name in (view.handle, view.id) if is_safe_word(name)), "-")
+
+
 def quoted(text: str, max_chars: int = MAX_TEXT_CHARS) -> str:
     """Text of an operation as a JSON string on one line."""
     return json.dumps(clean(text, max_chars), ensure_ascii=False)
@@ -180,7 +185,7 @@ def _status(view: OperationView, *, short: bool = False) -> str:
 
     Short, the step stays away.
     """
-    words = [view.handle if is_safe_word(view.handle) else view.id, _STATE_WORDS[view.state]]
+    words = [called(view), _STATE_WORDS[view.state]]
     if view.ratio is not None:
         words.append(("~" if view.ratio_source == "estimated" else "") + formats.percent(view.ratio))
     if view.live:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from otelprogress.exceptions import InvalidValue
+from otelprogress.model.text import clean
 
 Primitive: TypeAlias = str | bool | int | float
 Answer: TypeAlias = Primitive | dict[str, Primitive]
@@ -35,6 +36,7 @@ _PRIMITIVE_KEYS: Final = frozenset(
 )
 _FORM_KEYS: Final = frozenset({"type", "properties", "required", "title", "description"})
 MAX_FIELDS: Final = 32
+_MAX_SHOWN_CHARS: Final = 160
 
 
 def check_schema(schema: Mapping[str, Any]) -> None:
@@ -213,4 +215,4 @@ def _number(kind: str, content: object, what: str) -> int | float:
 
 
 def _listed(names: Any) -> str:
-    return ", ".join(f"`{name}`" for name in sorted(map(str, names)))
+    return ", ".join(f"`{clean(name, _MAX_SHOWN_CHARS)}`" for name in sorted(map(str, names)))

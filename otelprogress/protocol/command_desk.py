@@ -213,7 +213,11 @@ class CommandDesk:
                 return _answer(command, "invalid", wrong)
         elif (PAUSE if action == RESUME else action) not in view.controls:
             wanted = PAUSE if action == RESUME else action
-            accepts = f"it accepts {', '.join(view.controls)}" if view.controls else "it accepts nothing"
+            accepts = (
+                f"it accepts {', '.join(map(_shown, view.controls))}"
+                if view.controls
+                else "it accepts nothing"
+            )
             return _answer(
                 command, "unsupported", f"add controls=[{wanted!r}] to {view.name!r} in its code: {accepts}"
             )
@@ -466,6 +470,11 @@ def _word(kind: str, refusal: str | None) -> str | None:
     if kind == "control.applied":
         return "applied"
     return f"refused: {refusal or 'no reason given'}" if kind == "control.refused" else None
+
+
+def _shown(control: str) -> str:
+    """A control in a message: one that is no word could be anything, lines and escape sequences too."""
+    return control if control.isidentifier() else repr(control)
 
 
 def _answer(command: Command, status: CommandAnswer, message: str = "") -> CommandStatus:

@@ -39,7 +39,6 @@ class Operation:
         self.answer: Any = None
         self._world = world
         self._clock = VirtualClock()
-        self._counted = 0.0
         self._answered = asyncio.Event()
         self._on_its_way: set[asyncio.Task[None]] = set()
         world.workers[self.said.writer] = self.obey

@@ -18,7 +18,7 @@ MOST_S = 6 * 3600.0
 ORIGIN_UNIX_NS = 1_760_000_000 * 10**9
 
 
-class _Passing(selectors.DefaultSelector):  # type: ignore[valid-type, misc]
+class _Passing(selectors.DefaultSelector):
     """Where a loop would sleep, its time passes instead."""
 
     def __init__(self) -> None:

@@ -419,7 +419,7 @@ class SourceContract:
         world.answer = lambda command: CommandStatus(
             command_id=command.command_id, status=status, message="said by the host"
         )
-        with pytest.raises(Refusal, match=f"^{status}: said by the host$"):
+        with pytest.raises(Refusal, match=f'^{status}: "said by the host"$'):
             await calls.cancel(world.viewer, arguments.CancelArguments(id="nightly_load-1"))
 
     async def test_an_operation_that_has_ended_is_not_commanded_any_more(self, calls, world):

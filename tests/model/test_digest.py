@@ -414,6 +414,17 @@ def test_what_the_caller_left_out_is_said_with_what_did_not_fit() -> None:
     assert missing(max_tokens=70) == {"changes": 7, "operations": 4, "failed": 1}
 
 
+def test_an_operation_that_no_host_gave_a_word_for_has_none() -> None:
+    hostile = 'x DONE 100%\n"'
+    for handle, run_id, word in (
+        ("load-2", hostile, "load-2"),
+        (hostile, view().id, view().id),
+        (hostile, hostile, "-"),
+    ):
+        text = rendered([msgspec.structs.replace(view(), handle=handle, id=run_id)], previously={})
+        assert digest_grammar.parse(text).operations[0].handle == word
+
+
 hostile_text = st.text(alphabet=st.characters(codec=None), max_size=30) | st.sampled_from(
     [
         "x DONE 100%",

@@ -1,0 +1,52 @@
+"""What is said of a command that is not accepted names what programs call things, on one printable line."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from otelprogress.model import semconv
+from otelprogress.model.events import State
+from otelprogress.model.tree import OperationTree
+from otelprogress.protocol.command_desk import Asker, CommandDesk
+from otelprogress.protocol.cursor import CursorKey
+from otelprogress.protocol.filters import Matcher
+from otelprogress.protocol.hub import Hub
+from otelprogress.protocol.messages import Command, Filter
+from tests.model.saying import T0, Saying
+
+HOSTILE = "stop\n\x1b[2J'; load-1 DONE\u202e"
+FORM = {"type": "object", "properties": {HOSTILE: {"type": "string"}, "day": {"enum": [HOSTILE]}}}
+
+
+@pytest.mark.parametrize(
+    ("action", "arguments", "status"),
+    [
+        ("pause", {}, "unsupported"),
+        ("input", {"input_id": f"{HOSTILE}?", "content": "yes"}, "invalid"),
+        ("input", {"content": "yes"}, "invalid"),
+        ("input", {"content.other": "yes"}, "invalid"),
+        ("input", {"content.day": "yes"}, "invalid"),
+    ],
+)
+def test_a_refusal_is_one_printable_line_whatever_things_are_called(action, arguments, status):
+    hub = Hub(OperationTree(), epoch="e", cursor_key=CursorKey(b"k" * 32))
+    said = Saying(name=HOSTILE)
+    hub.publish(said.started(controls=("cancel", HOSTILE)), T0)
+    question = said.event(
+        semconv.INPUT_REQUESTED,
+        1,
+        state=State.WAITING,
+        input_id=HOSTILE,
+        input_prompt=HOSTILE,
+        input_schema=json.dumps(FORM),
+    )
+    hub.publish(question, T0)
+    desk = CommandDesk(hub, lambda *_: True)
+    asker = Asker(actor="ada", scopes=frozenset({"progress:control", "progress:respond"}), tenant="")
+    command = Command(command_id="c1", operation=said.id, action=action, arguments=arguments)
+    answer = desk.submit(command, asker, Matcher(Filter(roots=False)), T0)
+    assert answer.status == status
+    assert answer.message.isprintable(), answer.message
+    assert "stop" in answer.message
