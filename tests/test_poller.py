@@ -71,6 +71,6 @@ def test_a_poll_that_fails_names_its_function_and_where_it_was_given(sampler, ca
     with recording(sampler=sampler), progress.operation("load") as operation:
         line = inspect.currentframe().f_lineno + 1
         operation.poll(rows_done)
-        eventually(lambda: active.misuses)
+        eventually(lambda: caplog.text)  # counted first, and said then
     assert list(active.misuses) == [f"{__file__}:{line}"]
     assert "rows_done() given to poll() failed: ValueError: not yet" in caplog.text
