@@ -7,7 +7,9 @@ The middle of `run.Operation`, between what it says (`voice`) and what it asks b
 
 from __future__ import annotations
 
+import itertools
 import math
+import operator
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
 ASKING: Final = "input"
 GATED: Final = frozenset({"cancel", "pause", "resume"})
 """Actions that are no signals of the user's own. `input` has no gate: it is answered where it waits."""
+
+MAX_ORDERS: Final = 256
+"""Commands of one action that wait for its code to come by: as many as a host lets wait for one operation."""
 
 _OPPOSITES: Final = {"pause": "resume", "resume": "pause"}
 
@@ -189,7 +194,7 @@ class Commanded(Voice):
             order: who commands, and until when it counts.
 
         Returns:
-            `accepted`, `ended`, or `unsupported`: it does not declare that.
+            `accepted`, `ended`, `unsupported`: it does not declare that; or in words that too many wait.
         """
         if self.ended:
             return "ended"
@@ -205,11 +210,21 @@ class Commanded(Voice):
             at_once = in_effect if action != "resume" else not paused
             opposite = _OPPOSITES.get(action, "") if at_once else ""
             withdrawn = self._orders.pop(opposite, [])
+            expired: list[Order] = []
+            fits = True
             if not at_once:
-                self._orders.setdefault(action, []).append(order)
-                if action not in GATED:
-                    self._signals.append(action)
+                expired = self._without_expired(action)
+                orders = self._orders.setdefault(action, [])
+                if len(orders) < MAX_ORDERS:
+                    orders.append(order)
+                    if action not in GATED:
+                        self._signals.append(action)
+                else:  # the program's own calls have no audit of their own: what waits is theirs, too
+                    fits = action in GATED and not order.command_id
         self._refuse(withdrawn, opposite, f"superseded by a {action}")
+        self._refuse(expired, action, "expired")
+        if not fits:
+            return f"{MAX_ORDERS} commands of this kind wait for its code already"
         if at_once and order.command_id:
             self._said(action, order)
         if action == "cancel":
@@ -221,6 +236,18 @@ class Commanded(Voice):
         else:
             gate.signal()
         return "accepted"
+
+    def _without_expired(self, action: str) -> list[Order]:
+        """Take away what waits in vain, once it would be too many: its code may not come by for long. Locked."""
+        orders = self._orders.get(action, [])
+        if len(orders) < MAX_ORDERS:
+            return []
+        over = [_is_over(order) for order in orders]
+        if action not in GATED:
+            each = iter(over)  # of a signal each order has its entry
+            self._signals = [name for name in self._signals if name != action or not next(each)]
+        self._orders[action] = list(itertools.compress(orders, map(operator.not_, over)))
+        return list(itertools.compress(orders, over))
 
     # --- where the code comes by ----------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 import otelprogress as progress
 from otelprogress import active
-from otelprogress.commands import Order
+from otelprogress.commands import MAX_ORDERS, Order
 from otelprogress.exceptions import OperationCancelled, UsageError
 from otelprogress.model import semconv
 from otelprogress.model.events import State
@@ -146,6 +146,48 @@ def test_an_expiry_refuses_only_what_has_expired():
         operation.checkpoint()
         assert words(said) == [("c1", "pause", "expired")]
     assert words(said)[1:] == [("c2", "pause", "ended")]
+
+
+@pytest.mark.parametrize("action", ["cancel", "pause", "snapshot"])
+def test_no_more_commands_wait_for_code_that_does_not_come_by_than_it_can_need(action: str):
+    with (
+        recording() as said,
+        progress.operation("work", controls=["cancel", "pause", "snapshot"]) as operation,
+    ):
+        operation.on_signal("snapshot", lambda: None)
+        for number in range(MAX_ORDERS):
+            assert operation.obey(action, Order(f"c{number}")) == "accepted"
+        refused = operation.obey(action, Order("more"))
+        assert "256 commands of this kind wait" in refused
+        assert operation.obey("pause" if action == "cancel" else "cancel", Order("other")) == "accepted"
+        assert operation.pause(), "the program's own call needs no word of its own"
+        assert len(operation._orders[action]) == MAX_ORDERS
+        assert words(said) == []
+    assert "more" not in {command_id for command_id, *_ in words(said)}
+
+
+@pytest.mark.parametrize("action", ["cancel", "pause", "snapshot"])
+def test_commands_whose_time_is_over_give_way_to_others(action: str):
+    """Each is refused once, however many come, and what has time stays."""
+    controls = ["cancel", "pause", "snapshot", "other"]
+    calls: list[str] = []
+    with recording() as said, progress.operation("work", controls=controls) as operation:
+        operation.on_signal("snapshot", lambda: calls.append("snapshot"))
+        operation.on_signal("other", lambda: calls.append("other"))
+        operation.obey(action, Order("kept", until_s=time.monotonic() + 60))
+        operation.obey("other", Order("other"))
+        for number in range(3 * MAX_ORDERS):
+            assert operation.obey(action, Order(f"c{number}", until_s=LONG_AGO)) == "accepted"
+        assert len(operation._orders[action]) <= MAX_ORDERS
+        assert len(operation._signals) <= MAX_ORDERS + 1
+        if action == "snapshot":
+            operation.checkpoint()
+            assert calls == ["snapshot", "other"]
+    told = words(said)
+    assert len(told) == len({command_id for command_id, *_ in told}) == 3 * MAX_ORDERS + 2
+    (fate,) = [refusal for command_id, _, refusal in told if command_id == "kept"]
+    assert fate == (None if action == "snapshot" else "ended")
+    assert {refusal for command_id, _, refusal in told if command_id[0] == "c"} <= {"expired", "ended"}
 
 
 # --- signals --------------------------------------------------------------------------------------------------------
