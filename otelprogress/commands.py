@@ -74,6 +74,7 @@ class Commanded(Voice):
         "_ends",
         "_gate",
         "_handlers",
+        "_handling",
         "_orders",
         "_signals",
         "controls",
@@ -102,6 +103,8 @@ class Commanded(Voice):
         """By action: what has not taken effect yet."""
         self._signals: list[str] = []
         self._handlers: dict[str, Handler] = {}
+        self._handling = False
+        """A thread runs handlers: one at a time."""
 
     # --- what its code calls ----------------------------------------------------------------------------------
 
@@ -136,8 +139,9 @@ class Commanded(Voice):
     def on_signal(self, name: str, handler: Handler) -> None:
         """Let `handler` be called for each command `name` that it accepts (`controls=[name]`).
 
-        It runs in this operation's code, at its next item or checkpoint, one at a time; what it raises goes no
-        further: the command is then refused. A second handler of a name replaces the first.
+        It runs in this operation's code, at its next item or checkpoint, one at a time: what comes meanwhile is handled
+        behind it, and other threads go on. What it raises goes no further: the command is then refused. A second handler
+        of a name replaces the first.
 
         Args:
             name: one of `controls`, other than `cancel`, `pause` and `input`.
@@ -286,30 +290,48 @@ class Commanded(Voice):
             )
 
     def _handle_signals(self) -> None:
-        while True:
+        with self._event_lock:
+            if self._handling:
+                return  # on another thread, or around this call: it comes to these, too
+            self._handling = True
+        try:
+            while (signalled := self._next_signal()) is not None:
+                self._handle(*signalled)
+        except BaseException:
             with self._event_lock:
-                if not self._signals:
-                    return
-                name = self._signals.pop(0)
-                orders = self._orders.get(name, [])
-                order = orders.pop(0) if orders else Order()
-            if _is_over(order):
-                self._refuse([order], name, "expired")
-                continue
-            handler = self._handlers.get(name)
-            if handler is None:
-                self._refuse([order], name, "no handler: its code has not called on_signal()")
-                continue
-            try:
-                handler()
-            except Exception as error:
-                active.count_misuse(f"the handler of signal {name!r} raised {type(error).__name__}: {error}")
-                self._refuse([order], name, f"its handler raised {type(error).__name__}")
-            except BaseException as left:
-                self._refuse([order], name, f"its handler raised {type(left).__name__}")
-                raise
-            else:
-                self._said(name, order)
+                self._handling, left = False, bool(self._signals)
+            if left and self._gate is not None:
+                self._gate.signal()  # whoever comes by next handles them
+            raise
+
+    def _next_signal(self) -> tuple[str, Order] | None:
+        """`None`: there is none, and nobody handles any more."""
+        with self._event_lock:
+            if not self._signals:
+                self._handling = False
+                return None
+            name = self._signals.pop(0)
+            orders = self._orders.get(name, [])
+            return name, orders.pop(0) if orders else Order()
+
+    def _handle(self, name: str, order: Order) -> None:
+        if _is_over(order):
+            self._refuse([order], name, "expired")
+            return
+        handler = self._handlers.get(name)
+        if handler is None:
+            self._refuse([order], name, "no handler: its code has not called on_signal()")
+            return
+        try:
+            handler()
+        except Exception as error:
+            active.count_misuse(f"the handler of signal {name!r} raised {type(error).__name__}: {error}")
+            self._refuse([order], name, f"its handler raised {type(error).__name__}")
+        except BaseException as left:
+            self._refuse([order], name, f"its handler raised {type(left).__name__}")
+            raise
+        else:
+            self._said(name, order)
 
     def _settle_orders(self, *, cancelled: bool) -> None:
         """It ends: nothing takes effect any more. `cancelled`: as a cancel that it was given wanted."""

@@ -273,6 +273,72 @@ async def test_a_handler_that_nobody_would_await_is_misuse():
             operation.on_signal("cancel", lambda: None)
 
 
+def test_handlers_run_one_at_a_time_though_threads_come_by_together_and_no_command_is_left():
+    inside: list[int] = []
+    most: list[int] = []
+    go_on = threading.Event()
+
+    def handler() -> None:
+        inside.append(1)
+        most.append(len(inside))
+        go_on.wait(30)
+        inside.pop()
+
+    with recording() as said, progress.operation("work", controls=["snapshot"]) as operation:
+        operation.on_signal("snapshot", handler)
+        operation.obey("snapshot", Order("c1"))
+        first = threading.Thread(target=operation.checkpoint)
+        first.start()
+        eventually(lambda: most)
+        operation.obey("snapshot", Order("c2"))
+        second = threading.Thread(target=operation.checkpoint)
+        second.start()
+        second.join(30)
+        assert not second.is_alive(), "it goes on, and leaves the command to the first"
+        assert most == [1]
+        go_on.set()
+        first.join(30)
+        assert most == [1, 1]
+        assert words(said) == [("c1", "snapshot", None), ("c2", "snapshot", None)]
+
+
+def test_a_command_that_comes_from_within_a_handler_is_handled_behind_it():
+    depths: list[int] = []
+    depth = 0
+
+    with recording() as said, progress.operation("work", controls=["snapshot"]) as operation:
+
+        def handler() -> None:
+            nonlocal depth
+            depth += 1
+            depths.append(depth)
+            if len(depths) == 1:
+                operation.obey("snapshot", Order("c2"))
+                operation.checkpoint()
+            depth -= 1
+
+        operation.on_signal("snapshot", handler)
+        operation.obey("snapshot", Order("c1"))
+        operation.checkpoint()
+        assert depths == [1, 1]
+    assert words(said) == [("c1", "snapshot", None), ("c2", "snapshot", None)]
+
+
+def test_what_waits_behind_a_handler_that_gives_up_is_handled_by_whoever_comes_by_next():
+    calls: list[str] = []
+    with recording() as said, progress.operation("work", controls=["stop", "snapshot"]) as operation:
+        operation.on_signal("stop", _interrupt)
+        operation.on_signal("snapshot", lambda: calls.append("snapshot"))
+        operation.obey("stop", Order("c1"))
+        operation.obey("snapshot", Order("c2"))
+        with pytest.raises(KeyboardInterrupt):
+            operation.checkpoint()
+        assert calls == []
+        operation.checkpoint()
+        assert calls == ["snapshot"]
+    assert [command_id for command_id, *_ in words(said)] == ["c1", "c2"]
+
+
 # --- the end --------------------------------------------------------------------------------------------------------
 
 
