@@ -259,7 +259,8 @@ class Asking(Commanded):
             self._questions.pop(question.input_id, None)
             others = [each for each in self._questions.values() if not each.answered]
             if not self._questions and self._state is State.WAITING:
-                self._state = None
+                self._state = State.PAUSED if self._stands() else None
+            paused = self._state is State.PAUSED
         self._say_answered(question)
         if self.ended:
             return
@@ -268,6 +269,15 @@ class Asking(Commanded):
             self._say(semconv.INPUT_REQUESTED, **others[-1].said)
         elif not self._questions:
             self._say(semconv.OPERATION_STATE_CHANGED, state=State.RUNNING)
+            if paused:  # that took the question away
+                self._say(semconv.OPERATION_STATE_CHANGED, state=State.PAUSED)
+
+    def _stands(self) -> bool:
+        """Whether another of its threads stands still, paused."""
+        return self._gate is not None and self._gate.paused and self._gate.stands
+
+    def _unpaused(self) -> State | None:
+        return State.WAITING if self._questions else None
 
     def _say_answered(self, question: _Question) -> None:
         with self._event_lock:

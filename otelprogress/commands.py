@@ -274,7 +274,7 @@ class Commanded(Voice):
             elif name == "cancel":
                 again, self._cancel_said = self._cancel_said, True
             else:
-                state = State.PAUSED if name == "pause" else None
+                state = State.PAUSED if name == "pause" else self._unpaused()
                 again, self._state = state is self._state, state
         if expired:
             self._refuse(orders, name, "expired")
@@ -285,9 +285,11 @@ class Commanded(Voice):
         for order in orders or [Order()]:
             self._said(name, order)
         if name != "cancel" and not again:
-            self._say(
-                semconv.OPERATION_STATE_CHANGED, state=State.PAUSED if name == "pause" else State.RUNNING
-            )
+            self._say(semconv.OPERATION_STATE_CHANGED, state=state or State.RUNNING)
+
+    def _unpaused(self) -> State | None:
+        """What it is in once its pause is over; `None`: it runs."""
+        return None
 
     def _handle_signals(self) -> None:
         with self._event_lock:

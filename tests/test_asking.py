@@ -165,6 +165,58 @@ def test_a_pause_does_not_take_a_question_away():
         assert asked.join() == "b"
 
 
+def states(said: Recording) -> list[State]:
+    return [event.state for event in said.of("operation.state_changed")]
+
+
+def test_an_operation_that_is_resumed_while_a_question_is_open_waits_again():
+    with recording() as said:
+        asked = Asked(lambda operation: operation.request_input("a?"))
+        asks(said)
+        asked.operation.pause()
+        beside = threading.Thread(target=asked.operation.checkpoint)
+        beside.start()
+        eventually(lambda: states(said) == [State.PAUSED])
+        asked.operation.resume()
+        beside.join(30)
+        assert states(said) == [State.PAUSED, State.WAITING]
+        asked.operation.note("still")
+        assert said.of("operation.noted")[0].state is State.WAITING
+        assert asked.operation.answer("in1", "b") == "accepted"
+        assert asked.join() == "b"
+    assert states(said) == [State.PAUSED, State.WAITING, State.RUNNING]
+
+
+@pytest.mark.parametrize("first", ["the pause", "the question"])
+def test_an_operation_of_which_another_thread_stands_still_is_paused_once_it_has_its_answer(first: str):
+    """Hosts let go of the question when they hear that it runs."""
+    with recording() as said, progress.operation("train", controls=["input", "pause"]) as operation:
+        answers: list[Any] = []
+        asking = threading.Thread(target=lambda: answers.append(operation.request_input("a?")))
+        beside = threading.Thread(target=operation.checkpoint)
+        operation.pause()
+        if first == "the pause":
+            beside.start()
+            eventually(lambda: State.PAUSED in states(said))
+            asking.start()
+            asks(said)
+        else:
+            asking.start()
+            asks(said)
+            beside.start()
+            eventually(lambda: State.PAUSED in states(said))
+        assert operation.answer("in1", "b") == "accepted"
+        asking.join(30)
+        assert answers == ["b"]
+        assert states(said) == [State.PAUSED, State.RUNNING, State.PAUSED]
+        operation.note("still")
+        assert said.of("operation.noted")[0].state is State.PAUSED
+        assert operation.resume()
+        beside.join(30)
+        assert not beside.is_alive()
+    assert states(said) == [State.PAUSED, State.RUNNING, State.PAUSED, State.RUNNING]
+
+
 def test_an_operation_that_is_ended_elsewhere_leaves_nobody_waiting():
     with recording() as said:
         asked = Asked(lambda operation: operation.request_input("a?"))
