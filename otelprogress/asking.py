@@ -253,7 +253,7 @@ class Asking(Commanded):
         if closed is not None and closed.signalled and not closed.cancelled:
             closed.check_signals()
             return not question.answered
-        return closed is None or not closed.cancelled
+        return closed is None or not closed.cancelled or self.was_told(closed)
 
     @active.contained
     def _asked(self, question: _Question) -> None:

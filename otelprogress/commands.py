@@ -10,7 +10,10 @@ from __future__ import annotations
 import itertools
 import math
 import operator
+import sys
+import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -70,6 +73,7 @@ class Commanded(Voice):
     """
 
     __slots__ = (
+        "_begun_in",
         "_cancel_said",
         "_ends",
         "_gate",
@@ -77,6 +81,9 @@ class Commanded(Voice):
         "_handling",
         "_orders",
         "_signals",
+        "_stood",
+        "_told",
+        "around",
         "controls",
         "gate",
     )
@@ -105,6 +112,13 @@ class Commanded(Voice):
         self._handlers: dict[str, Handler] = {}
         self._handling = False
         """A thread runs handlers: one at a time."""
+        self.around: Commanded | None = None
+        """The operation around it in this process."""
+        self._begun_in = None if self.gate is None else weakref.ref(_runner())
+        self._told: weakref.WeakKeyDictionary[object, tuple[int, int]] | None = None
+        """Of which cancel each thread and task was told: the gate, and how often it had been cancelled."""
+        self._stood = 0
+        """How many of them stand still at the gates of operations around it."""
 
     # --- what its code calls ----------------------------------------------------------------------------------
 
@@ -125,7 +139,7 @@ class Commanded(Voice):
             OperationCancelled: it was cancelled.
         """
         if self.gate is not None:
-            self.gate.check()
+            self.gate.check(self)
 
     async def acheckpoint(self) -> None:
         """Handle signals, stand still while paused, letting the event loop go on.
@@ -134,7 +148,7 @@ class Commanded(Voice):
             OperationCancelled: it was cancelled.
         """
         if self.gate is not None:
-            await self.gate.acheck()
+            await self.gate.acheck(self)
 
     def on_signal(self, name: str, handler: Handler) -> None:
         """Let `handler` be called for each command `name` that it accepts (`controls=[name]`).
@@ -161,6 +175,58 @@ class Commanded(Voice):
             )
             return
         self._handlers[name] = handler
+
+    # --- at a gate (`gate.Passer`) ------------------------------------------------------------------------------
+
+    def was_told(self, gate: Gate) -> bool:
+        """Whether this thread or task was told, in this operation or one around it: what it does is to clean up."""
+        runner, told = _runner(), (id(gate), gate.cancels)
+        each: Commanded | None = self
+        while each is not None:
+            if each._told is not None and each._told.get(runner) == told:
+                return True
+            each = each.around
+        return False
+
+    def is_told(self, gate: Gate) -> None:
+        """The exception will pass this operation, and those around it that this thread or task is inside of."""
+        runner, told = _runner(), (id(gate), gate.cancels)
+        each: Commanded | None = self
+        while each is not None and (
+            each is self or (each._begun_in is not None and each._begun_in() is runner)
+        ):
+            if each._told is None:
+                each._told = weakref.WeakKeyDictionary()
+            each._told[runner] = told
+            each = each.around
+
+    @active.contained
+    def stands_at(self, gate: Gate) -> None:
+        """It is shown as paused where an operation around it was: its own gate says so itself."""
+        if gate is self._gate:
+            return
+        with self._event_lock:
+            self._stood += 1
+            if self._stood > 1 or self.ended or self._ends or self._state is State.PAUSED:
+                return
+            self._state = State.PAUSED
+        self._say(semconv.OPERATION_STATE_CHANGED, state=State.PAUSED)
+
+    @active.contained
+    def leaves(self, gate: Gate) -> None:
+        """It is shown as going on."""
+        if gate is self._gate:
+            return
+        own = self._gate
+        with self._event_lock:
+            self._stood -= 1
+            if self._stood or self.ended or self._ends or self._state is not State.PAUSED:
+                return
+            if own is not None and own.paused and own.stands:
+                return
+            self._state = self._unpaused()
+            state = self._state or State.RUNNING
+        self._say(semconv.OPERATION_STATE_CHANGED, state=state)
 
     # --- what others call, from any thread ------------------------------------------------------------------------
 
@@ -373,3 +439,16 @@ class Commanded(Voice):
 
 def _is_over(order: Order) -> bool:
     return time.monotonic() >= order.until_s
+
+
+def _runner() -> object:
+    """The task that runs here, else the thread."""
+    asyncio: Any = sys.modules.get("asyncio")
+    if asyncio is not None:
+        try:
+            task = asyncio.current_task()
+        except (RuntimeError, AttributeError):  # no loop runs here; or asyncio is just being imported
+            task = None
+        if task is not None:
+            return task
+    return threading.current_thread()

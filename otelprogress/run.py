@@ -487,6 +487,7 @@ def _begun(
     operation = Operation(ins, plan, clean_title(str(title)) if title else plan.name, above)
     if isinstance(above, RemoteGate):
         above.add(operation)
+    operation.around = parent
     operation._parent_context = context
     if await_span:
         ins.binding.poll()

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -504,3 +506,119 @@ def test_reasons_are_redacted_before_they_leave_the_process():
     assert "hunter2" not in applied.control_reason
     assert "\x1b" not in applied.control_reason
     assert len(applied.control_reason) <= semconv.MAX_MESSAGE_CHARS
+
+
+# --- cleaning up after a cancel -------------------------------------------------------------------------------------
+
+
+def test_what_is_done_to_clean_up_after_a_cancel_is_left_alone():
+    undone: list[object] = []
+    with recording() as said, pytest.raises(OperationCancelled):
+        with progress.operation("load", controls=["cancel"]) as operation:
+            try:
+                for row in progress.track(range(10)):
+                    if row == 3:
+                        operation.cancel("wrong day")
+            except OperationCancelled:
+                with progress.step("rollback") as step:
+                    undone += step.track(range(5))
+                with progress.operation("tell others") as below:
+                    undone += progress.track("ab")
+                    below.checkpoint()
+                progress.checkpoint()
+                undone.append(operation.request_input("sure?", timeout_s=0.01, default="yes"))
+                raise
+    assert undone == [0, 1, 2, 3, 4, "a", "b", "yes"]
+    assert said.ended("load").state is State.CANCELLED
+    assert said.ended("tell others").state is State.SUCCEEDED
+    assert said.ended("load").message == "wrong day"
+
+
+def test_a_second_cancel_ends_what_cleans_up():
+    with recording(), pytest.raises(OperationCancelled):
+        with progress.operation("load", controls=["cancel"]) as operation:
+            operation.cancel()
+            try:
+                operation.checkpoint()
+            finally:
+                for row in progress.track(range(10)):
+                    assert row < 4
+                    if row == 3:
+                        operation.cancel()
+
+
+def test_a_child_that_is_cancelled_leaves_its_parent_time_to_clean_up():
+    cleaned = []
+    with recording(), pytest.raises(OperationCancelled):
+        with progress.operation("load", controls=["cancel"]) as operation:
+            try:
+                with progress.operation("table"):
+                    operation.cancel()
+                    progress.checkpoint()
+            finally:
+                cleaned += progress.track(range(3))
+    assert cleaned == [0, 1, 2]
+
+
+def test_every_task_of_a_pool_is_cancelled_whatever_ran_in_its_thread_before():
+    started = []
+
+    def work(number: int) -> None:
+        with progress.operation("resize"):
+            for _ in progress.track(range(2)):
+                started.append(number)  # noqa: PERF401 - a loop is what is cancelled
+
+    with recording(), progress.operation("all", controls=["cancel"]) as operation:
+        operation.cancel()
+        with ThreadPoolExecutor(1) as pool:
+            futures = [pool.submit(progress.propagate(work), number) for number in range(3)]
+        assert [type(future.exception()) for future in futures] == [OperationCancelled] * 3
+    assert started == []
+
+
+async def test_each_task_of_a_group_is_cancelled_and_may_clean_up():
+    cleaned = []
+
+    async def work(number: int) -> None:
+        with progress.operation("part"):
+            try:
+                for _ in progress.track(range(1000)):
+                    await asyncio.sleep(0.001)
+            finally:
+                cleaned.extend(progress.track([number]))
+
+    with recording() as said:
+        with pytest.raises(BaseExceptionGroup):
+            with progress.operation("all", controls=["cancel"]) as operation:
+                async with asyncio.TaskGroup() as group:
+                    for number in range(3):
+                        group.create_task(work(number))
+                    await asyncio.sleep(0.01)
+                    operation.cancel("enough")
+        assert sorted(cleaned) == [0, 1, 2]
+        assert said.ended("all").state is State.CANCELLED
+        assert said.ended("all").message == "enough"
+
+
+def test_a_child_that_stands_at_its_parents_gate_is_shown_as_paused():
+    with recording() as said, progress.operation("all", controls=["pause"]) as operation:
+        child = progress.propagate(_count_slowly)
+        thread = threading.Thread(target=child)
+        thread.start()
+        eventually(lambda: said.of("operation.started")[1:])
+        operation.pause()
+        eventually(lambda: State.PAUSED in states_of(said, "child"))
+        operation.resume()
+        thread.join()
+    assert states_of(said, "child") == [State.PAUSED, State.RUNNING]
+
+
+def _count_slowly() -> None:
+    with progress.operation("child"):
+        for _ in progress.track(range(200)):
+            time.sleep(0.002)
+
+
+def states_of(said: Recording, name: str) -> list[State | None]:
+    run_ids = {event.run_id for event in said.of("operation.started") if event.name == name}
+    return [event.state for event in said.of("operation.state_changed") if event.run_id in run_ids]
