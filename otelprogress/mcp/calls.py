@@ -176,6 +176,8 @@ class Calls:
         if self.starter is None:
             raise Refusal("no command can be started here: its operator listed none")
         _require(viewer, START)
+        if viewer.may_not_start:
+            raise Refusal(f"forbidden: {viewer.may_not_start}")
         with ExitStack() as place:
             place.enter_context(self.starts.take(viewer.key))
             starting = asyncio.create_task(
