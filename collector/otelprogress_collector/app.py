@@ -572,7 +572,7 @@ def _without_token(config: Config) -> str:
     has_one = is_loopback(config.host) or any(
         os.environ.get(name) for name in ("OTELPROGRESS_TOKEN", "OTELPROGRESS_TOKEN_FILE")
     )
-    if config.no_auth or has_one:
+    if has_one:  # without tokens (`no_auth`) it listens on loopback
         return ""
     return (
         f"commands that a model starts get no token, since {config.host} is no loopback address: what they report is "
