@@ -105,8 +105,5 @@ def test_commands_whose_reports_would_be_refused_are_warned_of(tmp_path, monkeyp
     assert warning in lines(tmp_path, commands=commands, host="0.0.0.0", insecure=True)
     assert "get no token" not in lines(tmp_path, host="0.0.0.0", insecure=True)
     assert "get no token" not in lines(tmp_path, commands=commands)
-    assert "get no token" not in lines(
-        tmp_path, commands=commands, host="0.0.0.0", insecure=True, no_auth=True
-    )
     monkeypatch.setenv("OTELPROGRESS_TOKEN_FILE", str(tmp_path / "token"))
     assert "get no token" not in lines(tmp_path, commands=commands, host="0.0.0.0", insecure=True)
