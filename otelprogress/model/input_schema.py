@@ -57,7 +57,11 @@ def check_schema(schema: Mapping[str, Any]) -> None:
         raise InvalidValue(f"a form needs `properties`, between 1 and {MAX_FIELDS}")
     for name, field in properties.items():
         if not isinstance(name, str) or not isinstance(field, Mapping):
-            raise InvalidValue(f"field {name!r} is no schema")
+            raise InvalidValue(f"field {_shown(name)} is no schema")
+        if not name or not name.isprintable() or name != clean(name, _MAX_SHOWN_CHARS):
+            raise InvalidValue(
+                f"the name of the field {_shown(name)} is not one printable line of 1 to {_MAX_SHOWN_CHARS} characters"
+            )
         _check_primitive_schema(field, f"field {name!r}")
     required = schema.get("required", [])
     if not isinstance(required, list | tuple) or not all(
@@ -212,6 +216,10 @@ def _number(kind: str, content: object, what: str) -> int | float:
     if number is None or not _is_primitive(number) or (whole and number != int(number)):
         raise InvalidValue(f"{what} is {'a whole' if whole else 'a'} number")
     return int(number) if whole else number
+
+
+def _shown(name: object) -> str:
+    return repr(clean(name, _MAX_SHOWN_CHARS) if isinstance(name, str) else name)
 
 
 def _listed(names: Any) -> str:

@@ -143,6 +143,46 @@ def test_a_text_cannot_become_an_option_of_the_program():
         arguments_of("p", command, {"name": "--output=x"})
 
 
+TEXT = {"type": "string", "pattern": "[a-z0-9=-]*"}
+
+
+@pytest.mark.parametrize(
+    ("item", "prefix", "given"),
+    [
+        ("{prefix}{name}", {"enum": ["", "x"]}, {"prefix": "", "name": "--rm=all"}),
+        ("{prefix}{name}", TEXT, {"prefix": "", "name": "-f"}),
+        ("{prefix}-{name}", {"enum": ["", "x"]}, {"prefix": "", "name": "-rm"}),
+        ("{prefix}{name}", {"type": "integer"}, {"prefix": -9, "name": "x"}),
+        ("{prefix}{name}", {"type": "number"}, {"prefix": -0.5, "name": ""}),
+    ],
+)
+def test_nothing_but_what_its_operator_wrote_down_begins_an_option_though_something_empty_stands_before_it(
+    item, prefix, given
+):
+    command = Startable(command=("p", item), schema={"prefix": prefix, "name": TEXT})
+    check("p", command)
+    with pytest.raises(Refusal, match="would be an option"):
+        arguments_of("p", command, given)
+
+
+def test_an_option_that_its_operator_wrote_down_can_be_chosen():
+    command = Startable(
+        command=("p", "{prefix}{flag}{name}"),
+        schema={"prefix": TEXT, "flag": {"enum": ["--fast", ""]}, "name": TEXT},
+    )
+    check("p", command)
+    assert arguments_of("p", command, {"prefix": "", "flag": "--fast", "name": ""}) == ["p", "--fast"]
+    assert arguments_of("p", command, {"prefix": "", "flag": "", "name": ""}) == ["p", ""]
+    assert arguments_of("p", command, {"prefix": "a", "flag": "--fast", "name": "b"}) == ["p", "a--fastb"]
+
+
+def test_no_pattern_is_tried_on_a_text_that_is_longer_than_any_argument():
+    command = Startable(command=("p", "{name}"), schema={"name": {"type": "string", "pattern": "a*"}})
+    assert arguments_of("p", command, {"name": "a" * 256}) == ["p", "a" * 256]
+    with pytest.raises(Refusal, match="name has more than 256 characters"):
+        arguments_of("p", command, {"name": "a" * 257})
+
+
 def test_an_argument_stays_one_argument_whatever_is_in_it():
     command = Startable(command=("p", "{name}"), schema={"name": {"type": "string", "pattern": ".*"}})
     assert arguments_of("p", command, {"name": "a b; $(c) {day}"}) == ["p", "a b; $(c) {day}"]

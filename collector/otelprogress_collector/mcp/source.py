@@ -44,6 +44,16 @@ class CollectorViewer(Viewer, frozen=True, kw_only=True):
 
     principal: Principal
 
+    @property
+    def may_not_start(self) -> str:
+        """See `Viewer`: what is started reports with the collector's own token, under no tenant."""
+        if self.principal.tenant or self.principal.predicate is not None:
+            return (
+                "what is started here belongs to no tenant, and this token sees one tenant or some services only: "
+                "it could not see what it starts"
+            )
+        return ""
+
 
 class HubSource:
     """`otelprogress.mcp.source.Source` of a collector; every viewer is a `CollectorViewer`.

@@ -408,6 +408,38 @@ async def test_the_older_era_hears_of_updates_on_its_own_stream(collector: Colle
     await aeventually(lambda: not collector.mcp._source._of_all)
 
 
+async def test_the_older_era_takes_up_what_had_ended_and_gives_its_place_back(collector: Collector) -> None:
+    writer = Writer("nightly load")
+    await say(collector, writer.started())
+    uri, other = "progress://operations", "progress://operations/nightly_load-1"
+    heard: list[str] = []
+
+    async def hear(message: object) -> None:
+        if isinstance(message, ResourceUpdatedNotification):
+            heard.append(str(message.params.uri))
+
+    async def told() -> list[str]:
+        await say(collector, writer.noted("again"))
+        return heard
+
+    assert collector.mcp is not None
+    followed = collector.mcp._source._of_all
+    async with over_http(collector.http_port, collector.own_token, LEGACY, message_handler=hear) as agent:
+        with pytest.warns(MCPDeprecationWarning):
+            await agent.client.subscribe_resource(uri)
+        await aeventually(lambda: followed)
+        for following in tuple(followed):
+            following.end()  # as at the end of a token
+        await aeventually(lambda: not followed)
+        with pytest.warns(MCPDeprecationWarning):
+            await agent.client.subscribe_resource(other)
+        await aeventually(told, every_s=0.2)
+        assert set(heard) == {other}
+        with pytest.warns(MCPDeprecationWarning):
+            await agent.client.unsubscribe_resource(other)
+        await aeventually(lambda: not followed)
+
+
 @pytest.mark.parametrize("era", ERAS)
 async def test_the_prompt_has_what_is_known_of_a_failure(collector: Collector, era: str) -> None:
     writer = Writer("nightly load")
