@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from otelprogress import active
 from otelprogress.exceptions import UsageError
-from otelprogress.gate import Gate
+from otelprogress.gate import OPPOSITES, Gate
 from otelprogress.imports import fetch
 from otelprogress.model import semconv
 from otelprogress.voice import Voice
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 ASKING: Final = "input"
 GATED: Final = frozenset({"cancel", "pause", "resume"})
 """Actions that are no signals of the user's own. `input` has no gate: it is answered where it waits."""
-
-_OPPOSITES: Final = {"pause": "resume", "resume": "pause"}
 
 Handler = Callable[[], object]
 
@@ -203,7 +201,7 @@ class Commanded(Voice):
             paused = self._state is State.PAUSED
             in_effect = (self._cancel_said if action == "cancel" else paused) if action in GATED else False
             at_once = in_effect if action != "resume" else not paused
-            opposite = _OPPOSITES.get(action, "") if at_once else ""
+            opposite = OPPOSITES.get(action, "") if at_once else ""
             withdrawn = self._orders.pop(opposite, [])
             if not at_once:
                 self._orders.setdefault(action, []).append(order)

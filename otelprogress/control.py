@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, get_args
 
 from otelprogress import active
 from otelprogress.commands import ASKING, Order
-from otelprogress.protocol.command_desk import content_of
+from otelprogress.model.input_schema import content_of
 from otelprogress.protocol.messages import CommandAnswer, CommandStatus
 
 if TYPE_CHECKING:

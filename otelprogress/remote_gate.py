@@ -12,7 +12,7 @@ import weakref
 from typing import TYPE_CHECKING, Final
 
 from otelprogress import active
-from otelprogress.gate import Gate
+from otelprogress.gate import OPPOSITES, Gate
 
 if TYPE_CHECKING:
     from otelprogress.commands import Commanded, Order
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 MAX_ORDERS: Final = 64
 """Commands of one kind that are said to have taken effect at once; more of them are only obeyed."""
-_OPPOSITES: Final = {"pause": "resume", "resume": "pause"}
 
 
 class RemoteGate(Gate):
@@ -61,8 +60,8 @@ class RemoteGate(Gate):
         """Take a command that the operation elsewhere was given."""
         with self._lock:
             # What was not seen by any code meanwhile has become pointless.
-            self._orders.pop(_OPPOSITES.get(action, ""), None)
-            self._in_force.pop(_OPPOSITES.get(action, ""), None)
+            self._orders.pop(OPPOSITES.get(action, ""), None)
+            self._in_force.pop(OPPOSITES.get(action, ""), None)
             self._in_force[action] = order.command_id
             orders = self._orders.setdefault(action, [])
             if len(orders) < MAX_ORDERS:

@@ -12,7 +12,8 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
-from otelprogress.protocol.command_desk import Asker, CommandDesk
+from otelprogress.protocol.command_desk import CommandDesk
+from otelprogress.protocol.command_judging import Asker
 from otelprogress.protocol.messages import Command, CommandStatus, LinkCommand
 
 if TYPE_CHECKING:

@@ -24,28 +24,30 @@ import msgspec
 from otelprogress.exceptions import AmbiguousOperation, InvalidValue, UnknownOperation
 from otelprogress.model import semconv
 from otelprogress.model.events import Event, OperationView, State
-from otelprogress.model.fields import MAX_ID_CHARS
-from otelprogress.model.input_schema import checked_text
 from otelprogress.model.redaction import redacted
-from otelprogress.model.text import clean
-from otelprogress.protocol.messages import Command, CommandAnswer, CommandStatus, LinkCommand
+from otelprogress.protocol.command_judging import (
+    CANCEL,
+    DEFAULT_DEADLINE_S,
+    INPUT,
+    PAUSE,
+    RESUME,
+    SCOPE_CONTROL,
+    SCOPE_RESPOND,
+    Asker,
+    answer,
+    check,
+    judged,
+)
+from otelprogress.protocol.messages import Command, CommandStatus, LinkCommand
 
 if TYPE_CHECKING:
     from otelprogress.model.tree import Applied
     from otelprogress.protocol.filters import Matcher
     from otelprogress.protocol.hub import Hub
 
-SCOPE_CONTROL: Final = "progress:control"
-SCOPE_RESPOND: Final = "progress:respond"
-CANCEL: Final = "cancel"
-PAUSE: Final = "pause"
-RESUME: Final = "resume"
-INPUT: Final = "input"
 CASCADING: Final = frozenset({CANCEL, PAUSE, RESUME})
 """What reaches the operations below too, in other processes as well."""
 
-DEFAULT_DEADLINE_S: Final = 300.0
-MAX_DEADLINE_S: Final = 86_400.0
 GRACE_NS: Final = 2_000_000_000
 """How long after the deadline, or the end of the run, the worker's own word may still take."""
 RESEND_NS: Final = 2_000_000_000
@@ -56,7 +58,6 @@ MAX_PENDING: Final = 4096
 MAX_PENDING_OF_RUN: Final = 256
 MAX_REMEMBERED: Final = 16_384
 """Ids of commands whose end is known."""
-MAX_ARGUMENT_CHARS: Final = 8192
 
 Reachable = Callable[[str, str], bool]
 """(writer id, tenant) -> whether commands can be brought to that writer now."""
@@ -68,14 +69,6 @@ class Delivery(msgspec.Struct, frozen=True):
     writer_id: str
     tenant: str
     command: LinkCommand
-
-
-class Asker(msgspec.Struct, frozen=True, kw_only=True):
-    """Who commands."""
-
-    actor: str
-    scopes: frozenset[str]
-    tenant: str = ""
 
 
 class _Pending:
@@ -167,26 +160,26 @@ class CommandDesk:
         key = (asker.tenant, command.command_id)
         scope = SCOPE_RESPOND if command.action == INPUT else SCOPE_CONTROL
         if scope not in asker.scopes:
-            return _answer(command, "forbidden", f"the token lacks the scope {scope}")
+            return answer(command, "forbidden", f"the token lacks the scope {scope}")
         if (again := self._duplicate(command, key, matcher)) is not None:
             return again
         try:
-            _check(command)
+            check(command)
             run_id = self._hub.resolve(command.operation, matcher)
         except InvalidValue as wrong:
-            return _answer(command, "invalid", str(wrong))
+            return answer(command, "invalid", str(wrong))
         except UnknownOperation as unknown:
-            return _answer(command, "not_found", str(unknown))
+            return answer(command, "not_found", str(unknown))
         except AmbiguousOperation as ambiguous:
-            return _answer(command, "ambiguous", str(ambiguous))
+            return answer(command, "ambiguous", str(ambiguous))
         view = self._hub.tree.view(run_id, now_unix_ns)
         if view is None:
-            return _answer(command, "not_found", f"no operation {command.operation!r}")
+            return answer(command, "not_found", f"no operation {command.operation!r}")
         refused = self._judged(command, view)
         if refused is not None:
             return refused
         self._accept(command, asker, view, now_unix_ns)
-        return _answer(command, "accepted")
+        return answer(command, "accepted")
 
     def _duplicate(self, command: Command, key: tuple[str, str], matcher: Matcher) -> CommandStatus | None:
         """What to answer where a command of that id was accepted before; `None`: none was."""
@@ -199,43 +192,23 @@ class CommandDesk:
             return None
         facts = self._hub.facts(before.run_id)
         if facts is not None and not matcher(facts):
-            return _answer(command, "invalid", "another command has this `command_id`: take a new one")
-        return _answer(command, "duplicate", f"accepted before; {before.word}")
+            return answer(command, "invalid", "another command has this `command_id`: take a new one")
+        return answer(command, "duplicate", f"accepted before; {before.word}")
 
     def _judged(self, command: Command, view: OperationView) -> CommandStatus | None:
         """Why a command is not accepted; `None`: it is."""
-        action = command.action
-        if not view.live:
-            return _answer(command, "ended", f"{view.handle} has ended: {view.state.value}")
-        if action == INPUT:
-            wrong = _wrong_answer(command, view)
-            if wrong is not None:
-                return _answer(command, "invalid", wrong)
-        elif (PAUSE if action == RESUME else action) not in view.controls:
-            wanted = PAUSE if action == RESUME else action
-            accepts = (
-                f"it accepts {', '.join(map(_shown, view.controls))}"
-                if view.controls
-                else "it accepts nothing"
-            )
-            return _answer(
-                command, "unsupported", f"add controls=[{wanted!r}] to {view.name!r} in its code: {accepts}"
-            )
-        if command.expect_revision is not None:
-            revision, _ = self._hub.tree.durable_revisions(view.id)
-            # What a reader saw last may have been a tick, or a snapshot after one: it has missed nothing durable.
-            if not revision <= command.expect_revision <= view.revision:
-                text = f"its last durable revision is {revision}, not {command.expect_revision}: look again"
-                return _answer(command, "stale", text)
+        refused = judged(command, view, durable_revision=self._hub.tree.durable_revisions(view.id)[0])
+        if refused is not None:
+            return refused
         if not self._reachable(view.writer_id, view.tenant):
-            return _answer(
+            return answer(
                 command,
                 "no_worker",
                 "its process is not connected: it needs a worker link (OTELPROGRESS_COLLECTOR, or a parent's feed)",
             )
         of_run = sum(1 for each in self._pending.values() if each.run_id == view.id)
         if len(self._pending) >= MAX_PENDING or of_run >= MAX_PENDING_OF_RUN:
-            return _answer(
+            return answer(
                 command, "invalid", "too many commands wait for their effect already: wait for those"
             )
         return None
@@ -472,15 +445,6 @@ def _word(kind: str, refusal: str | None) -> str | None:
     return f"refused: {refusal or 'no reason given'}" if kind == "control.refused" else None
 
 
-def _shown(control: str) -> str:
-    """A control in a message: one that is no word could be anything, lines and escape sequences too."""
-    return control if control.isidentifier() else repr(control)
-
-
-def _answer(command: Command, status: CommandAnswer, message: str = "") -> CommandStatus:
-    return CommandStatus(command_id=command.command_id, status=status, message=message)
-
-
 def _reason(command: LinkCommand) -> str | None:
     reason = command.arguments.get("reason")
     return redacted(reason, semconv.MAX_MESSAGE_CHARS) or None if isinstance(reason, str) else None
@@ -488,53 +452,3 @@ def _reason(command: LinkCommand) -> str | None:
 
 def _with_time_left(command: LinkCommand, pending: _Pending, now_unix_ns: int) -> LinkCommand:
     return msgspec.structs.replace(command, valid_s=max(0.0, (pending.expires_unix_ns - now_unix_ns) / 1e9))
-
-
-def _check(command: Command) -> None:
-    if not command.command_id:
-        raise InvalidValue("a command needs an id of its own: `command_id`")
-    if clean(command.command_id, MAX_ID_CHARS) != command.command_id:
-        # Its effect is an event, which would name another one.
-        raise InvalidValue(f"a `command_id` is at most {MAX_ID_CHARS} printable characters")
-    if not command.action:
-        raise InvalidValue("a command needs an `action`")
-    deadline_s = command.deadline_s
-    if deadline_s is not None and not 0.0 < deadline_s <= MAX_DEADLINE_S:
-        raise InvalidValue(f"`deadline_s` lies between 0 and {MAX_DEADLINE_S:g} seconds")
-    revision = command.expect_revision
-    if revision is not None and not 0 <= revision < 1 << 63:
-        raise InvalidValue("`expect_revision` is no revision")
-    size = 0
-    for name, value in command.arguments.items():
-        size += len(name) + (len(value) if isinstance(value, str) else 8)
-        if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
-            raise InvalidValue(f"the argument {name!r} does not fit in 64 bits")
-    if size > MAX_ARGUMENT_CHARS:
-        raise InvalidValue(f"`arguments` hold at most {MAX_ARGUMENT_CHARS} characters, not {size}")
-    reason = command.arguments.get("reason")
-    if reason is not None and not isinstance(reason, str):
-        raise InvalidValue("`reason` is a text")
-
-
-def content_of(arguments: dict[str, str | bool | int | float | None]) -> object:
-    """The answer that the arguments of an `input` command hold: `content`, or a form's fields `content.NAME`."""
-    front = "content."
-    form = {name[len(front) :]: value for name, value in arguments.items() if name.startswith(front)}
-    return form or arguments.get("content")
-
-
-def _wrong_answer(command: Command, view: OperationView) -> str | None:
-    """Why an answer cannot be one; `None`: it can."""
-    if view.input_id is None:
-        return f"{view.handle} asks nothing at the moment"
-    asked = command.arguments.get("input_id")
-    if asked is not None and asked != view.input_id:
-        return f"{view.handle} asks {view.input_id!r} now, not {asked!r}"
-    content = content_of(command.arguments)
-    if content is None:
-        return "`arguments` need `content`, the answer"
-    try:
-        checked_text(view.input_schema, content)
-    except InvalidValue as wrong:
-        return str(wrong)
-    return None

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 import pytest
 
@@ -9,87 +7,12 @@ from otelprogress.model import semconv
 from otelprogress.model.events import State
 from otelprogress.model.tree import OperationTree
 from otelprogress.protocol import command_desk
-from otelprogress.protocol.command_desk import (
-    DEFAULT_DEADLINE_S,
-    GRACE_NS,
-    SCOPE_CONTROL,
-    SCOPE_RESPOND,
-    Asker,
-    CommandDesk,
-    content_of,
-)
-from otelprogress.protocol.filters import Matcher
+from otelprogress.protocol.command_desk import GRACE_NS, CommandDesk
+from otelprogress.protocol.command_judging import DEFAULT_DEADLINE_S, SCOPE_CONTROL, SCOPE_RESPOND, Asker
 from otelprogress.protocol.hub import Hub
-from otelprogress.protocol.messages import Command, CommandStatus, Filter, LinkCommand
-from tests.protocol.feed_kit import KEY, NS, Stage, rid
-
-EVERYTHING = Filter(roots=False)
-ADA = Asker(actor="ada", scopes=frozenset({SCOPE_CONTROL, SCOPE_RESPOND}))
-ALL = ("cancel", "pause", "input", "snapshot")
-
-
-class Bureau(Stage):
-    """A desk over a hub with a clock, and whoever can be reached."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.away: set[str] = set()
-        self.asked_for: list[tuple[str, str]] = []
-        self.desk = CommandDesk(self.hub, self.reaches)
-
-    def reaches(self, writer_id: str, tenant: str) -> bool:
-        self.asked_for.append((writer_id, tenant))
-        return writer_id not in self.away
-
-    def say(self, number: int, kind: str, **fields: Any) -> list:
-        fields.setdefault("writer_id", "w1")
-        applied = super().say(number, kind, **fields)
-        self.desk.applied(applied, self.now_ns)
-        return applied
-
-    def command(
-        self,
-        action: str = "cancel",
-        operation: str = "load-1",
-        command_id: str = "c1",
-        *,
-        asker: Asker = ADA,
-        sees: Filter | None = None,
-        **fields: Any,
-    ) -> CommandStatus:
-        command = Command(command_id=command_id, operation=operation, action=action, **fields)
-        matcher = Matcher(EVERYTHING, tenant=asker.tenant, predicate=sees)
-        return self.desk.submit(command, asker, matcher, self.now_ns)
-
-    def sent(self) -> list[tuple[str, LinkCommand]]:
-        return [(each.writer_id, each.command) for each in self.desk.take_deliveries()]
-
-    def told(self) -> list[tuple[str | None, str | None]]:
-        """Words of the host's own, which it publishes."""
-        events = self.desk.take_events(self.now_ns)
-        for event in events:
-            self.desk.applied(self.hub.publish(event, self.now_ns), self.now_ns)
-        return [(event.control_id, event.control_refusal) for event in events]
-
-    def answer(
-        self, status: str, message: str = "", *, writer_id: str = "w1", command_id: str = "c1"
-    ) -> None:
-        self.desk.received(
-            writer_id, "", CommandStatus(command_id=command_id, status=status, message=message)
-        )
-
-    def applies(self, number: int = 1, command_id: str = "c1", **fields: Any) -> None:
-        self.say(number, semconv.CONTROL_APPLIED, control_id=command_id, **fields)
-
-    def refuses(
-        self, number: int = 1, command_id: str = "c1", refusal: str = "expired", **fields: Any
-    ) -> None:
-        self.say(number, semconv.CONTROL_REFUSED, control_id=command_id, control_refusal=refusal, **fields)
-
-    def after(self, seconds: float) -> list[tuple[str | None, str | None]]:
-        self.now_s += seconds
-        self.desk.advance(self.now_ns)
-        return self.told()
+from otelprogress.protocol.messages import CommandStatus, Filter, LinkCommand
+from tests.protocol.command_kit import ADA, ALL, Bureau
+from tests.protocol.feed_kit import KEY, NS, rid
 
 
 @pytest.fixture
@@ -99,7 +22,7 @@ def bureau() -> Bureau:
     return made
 
 
-# --- judging ----------------------------------------------------------------------------------------------------
+# --- taking ------------------------------------------------------------------------------------------------------
 
 
 def test_what_is_accepted_goes_to_the_process_with_actor_reason_and_the_time_that_it_has(bureau: Bureau):
@@ -128,12 +51,6 @@ def test_what_is_not_there_is_not_found(bureau: Bureau):
     assert "load-9" in status.message
 
 
-def test_what_has_ended_says_how(bureau: Bureau):
-    bureau.end(1)
-    status = bureau.command()
-    assert (status.status, status.message) == ("ended", "load-1 has ended: succeeded")
-
-
 def test_what_a_label_leaves_open_is_ambiguous_and_names_the_candidates(bureau: Bureau):
     for number in (2, 3):
         bureau.start(number, label="job-7", controls=ALL)
@@ -150,76 +67,11 @@ def test_each_action_needs_its_scope(bureau: Bureau, action: str, lacks: str):
     assert (status.status, status.message) == ("forbidden", f"the token lacks the scope {lacks}")
 
 
-@pytest.mark.parametrize(
-    ("action", "declared", "wanted"),
-    [("cancel", (), "cancel"), ("resume", ("cancel",), "pause"), ("rewind", ("cancel", "pause"), "rewind")],
-)
-def test_what_was_not_declared_says_what_to_add_and_what_there_is(
-    bureau: Bureau, action: str, declared: tuple[str, ...], wanted: str
-):
-    bureau.start(2, "train", controls=declared)
-    status = bureau.command(action, "train-1")
-    assert status.status == "unsupported"
-    assert f"controls=['{wanted}']" in status.message
-    assert all(each in status.message for each in declared or ("it accepts nothing",))
-
-
-def test_whoever_expects_an_older_revision_looks_again(bureau: Bureau):
-    bureau.note(1)
-    seen = bureau.hub.view(rid(1), bureau.now_ns).revision
-    assert bureau.command(expect_revision=seen).status == "accepted"
-    bureau.note(1)
-    status = bureau.command(command_id="c2", expect_revision=seen)
-    assert status.status == "stale"
-    assert f"not {seen}" in status.message
-
-
-def test_a_tick_makes_no_revision_stale(bureau: Bureau):
-    seen = bureau.hub.view(rid(1), bureau.now_ns).revision
-    bureau.tick(1, 5)
-    ticked = bureau.hub.view(rid(1), bureau.now_ns).revision
-    assert ticked > seen
-    assert bureau.command(expect_revision=seen).status == "accepted"
-    assert bureau.command(command_id="c2", expect_revision=ticked).status == "accepted", (
-        "as a snapshot shows it"
-    )
-    assert bureau.command(command_id="c3", expect_revision=ticked + 1).status == "stale", (
-        "it never came that far"
-    )
-
-
 def test_a_process_that_is_not_connected_cannot_be_told(bureau: Bureau):
     bureau.away.add("w1")
     status = bureau.command()
     assert status.status == "no_worker"
     assert "worker link" in status.message
-    assert bureau.sent() == []
-
-
-@pytest.mark.parametrize(
-    ("fields", "wrong"),
-    [
-        ({"command_id": ""}, "command_id"),
-        ({"command_id": "c" * 129}, "128 printable"),
-        ({"command_id": "c\x1b[31m"}, "128 printable"),
-        ({"command_id": " c"}, "128 printable"),
-        ({"action": ""}, "`action`"),
-        ({"deadline_s": 0.0}, "`deadline_s`"),
-        ({"deadline_s": -1.0}, "`deadline_s`"),
-        ({"deadline_s": float("nan")}, "`deadline_s`"),
-        ({"deadline_s": float("inf")}, "`deadline_s`"),
-        ({"expect_revision": -1}, "`expect_revision`"),
-        ({"expect_revision": 10**5000}, "`expect_revision`"),
-        ({"arguments": {"n": 1 << 63}}, "64 bits"),
-        ({"arguments": {"n": -(10**5000)}}, "64 bits"),
-        ({"arguments": {"a": "x" * 8192}}, "8192 characters"),
-        ({"arguments": {"reason": 5}}, "`reason` is a text"),
-    ],
-)
-def test_what_cannot_be_meant_is_invalid_and_says_what(bureau: Bureau, fields: dict, wrong: str):
-    status = bureau.command(**fields)
-    assert status.status == "invalid"
-    assert wrong in status.message
     assert bureau.sent() == []
 
 
@@ -252,6 +104,14 @@ def test_without_the_scope_nothing_is_told_whatever_was_asked_for(bureau: Bureau
         for command_id in ("c1", "c9")
     }
     assert answers == {"the token lacks the scope progress:control"}
+
+
+def test_an_answer_is_in_no_event_of_the_hosts_own(bureau: Bureau):
+    bureau.asks(schema='{"type": "string"}')
+    bureau.command("input", arguments={"content": "the secret word"})
+    bureau.end(1, State.LOST)
+    (event,) = bureau.desk.take_events(bureau.now_ns)
+    assert b"secret" not in msgspec.json.encode(event)
 
 
 def test_two_tenants_may_choose_the_same_command_id():
@@ -599,70 +459,6 @@ def test_a_refusal_of_an_older_pause_leaves_the_newer_one(bureau: Bureau):
     bureau.sent()
     bureau.start(2, "chunk", parent=1, writer_id="w2")
     assert [command.command_id for _, command in bureau.sent()] == ["c2"]
-
-
-# --- questions ----------------------------------------------------------------------------------------------------
-
-
-def ask(bureau: Bureau, input_id: str = "in1", schema: str | None = '{"enum": ["halve", "stop"]}') -> None:
-    bureau.say(
-        1,
-        semconv.INPUT_REQUESTED,
-        input_id=input_id,
-        input_prompt="lr?",
-        input_schema=schema,
-        state=State.WAITING,
-    )
-
-
-def test_an_answer_needs_a_question(bureau: Bureau):
-    status = bureau.command("input", arguments={"content": "halve"})
-    assert (status.status, status.message) == ("invalid", "load-1 asks nothing at the moment")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "wrong"),
-    [
-        ({}, "`content`"),
-        ({"content": None}, "`content`"),
-        ({"content": "double"}, '"halve", "stop"'),
-        ({"content": "halve", "input_id": "in2"}, "asks 'in1' now, not 'in2'"),
-        ({"content.rate": "halve"}, '"halve", "stop"|a text, a number'),
-    ],
-)
-def test_an_answer_that_does_not_fit_says_what_would(bureau: Bureau, arguments: dict, wrong: str):
-    ask(bureau)
-    status = bureau.command("input", arguments=arguments)
-    assert status.status == "invalid"
-    assert any(each in status.message for each in wrong.split("|"))
-    assert bureau.sent() == []
-
-
-def test_an_answer_goes_to_the_question_that_its_sender_saw(bureau: Bureau):
-    ask(bureau)
-    assert bureau.command("input", arguments={"content": "halve"}).status == "accepted"
-    ((_, sent),) = bureau.sent()
-    assert sent.arguments == {"content": "halve", "input_id": "in1"}
-
-
-def test_an_answer_needs_no_declaration(bureau: Bureau):
-    bureau.start(2, "train")
-    bureau.say(2, semconv.INPUT_REQUESTED, input_id="in1", input_prompt="go?", state=State.WAITING)
-    assert bureau.command("input", "train-1", arguments={"content": True}).status == "accepted"
-
-
-def test_an_answer_is_in_no_event_of_the_hosts_own(bureau: Bureau):
-    ask(bureau, schema='{"type": "string"}')
-    bureau.command("input", arguments={"content": "the secret word"})
-    bureau.end(1, State.LOST)
-    (event,) = bureau.desk.take_events(bureau.now_ns)
-    assert b"secret" not in msgspec.json.encode(event)
-
-
-def test_a_form_is_told_by_its_fields():
-    assert content_of({"content": "a"}) == "a"
-    assert content_of({"content.rate": 1, "content.why": "b", "input_id": "in1"}) == {"rate": 1, "why": "b"}
-    assert content_of({"reason": "x"}) is None
 
 
 # --- bounds -------------------------------------------------------------------------------------------------------

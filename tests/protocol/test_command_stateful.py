@@ -21,8 +21,8 @@ from otelprogress.model import semconv
 from otelprogress.model.events import State
 from otelprogress.protocol.command_desk import GRACE_NS
 from otelprogress.protocol.messages import CommandStatus, LinkCommand
+from tests.protocol.command_kit import Bureau
 from tests.protocol.feed_kit import NS, rid
-from tests.protocol.test_command_desk import Bureau
 
 DEADLINE_S = 10.0
 WRITERS = ("w1", "w2")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from otelprogress.protocol.command_desk import Asker
+from otelprogress.protocol.command_judging import Asker
 from otelprogress.protocol.encoding import encode
 from otelprogress.protocol.messages import Command, CommandAnswer, Filter
 from otelprogress_collector.api.access import matcher_of
