@@ -47,6 +47,7 @@ class Commanding:
         self._links = links
         self._desk = CommandDesk(host.hub, links.connected_now)
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_due_unix_ns: int | None = None
         self._forget = host.on_applied(self._applied)
         self.accepted = 0
         """Commands since the start."""
@@ -96,14 +97,23 @@ class Commanding:
             self._links.command(delivery.writer_id, delivery.tenant, delivery.command)
         for event in desk.take_events(now_unix_ns):
             self._host.submit(event)
-        due_unix_ns = desk.next_deadline_unix_ns()
+        self._look_again(desk.next_deadline_unix_ns(), now_unix_ns)
+
+    def _look_again(self, due_unix_ns: int | None, now_unix_ns: int) -> None:
+        if due_unix_ns == self._timer_due_unix_ns:
+            return  # with most batches that were applied
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._timer_due_unix_ns = due_unix_ns
         if due_unix_ns is not None:
             self._timer = asyncio.get_running_loop().call_later(
-                max(0.0, (due_unix_ns - now_unix_ns) / 1e9), self._tend
+                max(0.0, (due_unix_ns - now_unix_ns) / 1e9), self._on_time
             )
+
+    def _on_time(self) -> None:
+        self._timer = self._timer_due_unix_ns = None
+        self._tend()
 
 
 def _shown(text: str) -> str:

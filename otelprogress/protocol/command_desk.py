@@ -15,9 +15,8 @@ passed on twice as two.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -38,6 +37,7 @@ from otelprogress.protocol.command_judging import (
     check,
     judged,
 )
+from otelprogress.protocol.command_waiting import GRACE_NS, RESEND_NS, Known, Pending, Remembered, Waiting
 from otelprogress.protocol.messages import Command, CommandStatus, LinkCommand
 
 if TYPE_CHECKING:
@@ -48,16 +48,9 @@ if TYPE_CHECKING:
 CASCADING: Final = frozenset({CANCEL, PAUSE, RESUME})
 """What reaches the operations below too, in other processes as well."""
 
-GRACE_NS: Final = 2_000_000_000
-"""How long after the deadline, or the end of the run, the worker's own word may still take."""
-RESEND_NS: Final = 2_000_000_000
-"""After so long a worker that is connected, and has not said that it received a command, is sent it again; then after twice
-as long, and so on."""
 MAX_PENDING: Final = 4096
 """Commands that wait for their effect, of all operations; and of one operation:"""
 MAX_PENDING_OF_RUN: Final = 256
-MAX_REMEMBERED: Final = 16_384
-"""Ids of commands whose end is known."""
 
 Reachable = Callable[[str, str], bool]
 """(writer id, tenant) -> whether commands can be brought to that writer now."""
@@ -71,50 +64,6 @@ class Delivery(msgspec.Struct, frozen=True):
     command: LinkCommand
 
 
-class _Pending:
-    __slots__ = (
-        "action",
-        "actor",
-        "command_id",
-        "expires_unix_ns",
-        "owed",
-        "reason",
-        "refusal",
-        "resend_unix_ns",
-        "resent",
-        "run_id",
-        "tenant",
-    )
-
-    def __init__(self, command: LinkCommand, tenant: str, now_unix_ns: int, expires_unix_ns: int) -> None:
-        self.command_id = command.command_id
-        self.tenant = tenant
-        self.run_id = command.run
-        self.action = command.action
-        self.actor = command.actor
-        self.reason = _reason(command)
-        self.expires_unix_ns = expires_unix_ns
-        self.resend_unix_ns = now_unix_ns + RESEND_NS
-        self.resent = 0
-        self.refusal = "expired"
-        self.owed: dict[tuple[str, str], LinkCommand] = {}
-        """What workers, by (writer id, run), have not said that they received."""
-
-    @property
-    def due_unix_ns(self) -> int:
-        """When something is to be done about it though nobody says anything."""
-        over_unix_ns = self.expires_unix_ns + GRACE_NS
-        return min(over_unix_ns, self.resend_unix_ns) if self.owed else over_unix_ns
-
-
-class _Known(NamedTuple):
-    """A command whose end is known."""
-
-    run_id: str
-    word: str
-    """For the answer to a duplicate."""
-
-
 class CommandDesk:
     """See the module.
 
@@ -126,10 +75,8 @@ class CommandDesk:
     def __init__(self, hub: Hub, reachable: Reachable) -> None:
         self._hub = hub
         self._reachable = reachable
-        self._pending: OrderedDict[tuple[str, str], _Pending] = OrderedDict()
-        """By (tenant, command id), in the order of arrival."""
-        self._known: OrderedDict[tuple[str, str], _Known] = OrderedDict()
-        """What became of the others."""
+        self._pending = Waiting()
+        self._known = Remembered()
         self._standing: dict[str, dict[str, LinkCommand]] = {}
         """By run: cancels and pauses that what begins below it, in another process, has to obey too."""
         self._deliveries: list[Delivery] = []
@@ -185,7 +132,7 @@ class CommandDesk:
         """What to answer where a command of that id was accepted before; `None`: none was."""
         pending = self._pending.get(key)
         if pending is not None:
-            before = _Known(pending.run_id, "what became of it is not known yet")
+            before = Known(pending.run_id, "what became of it is not known yet")
         elif (known := self._known.get(key)) is not None:
             before = known
         else:
@@ -206,7 +153,7 @@ class CommandDesk:
                 "no_worker",
                 "its process is not connected: it needs a worker link (OTELPROGRESS_COLLECTOR, or a parent's feed)",
             )
-        of_run = sum(1 for each in self._pending.values() if each.run_id == view.id)
+        of_run, _, _ = self._pending.counts(view.id, view.tenant, "")
         if len(self._pending) >= MAX_PENDING or of_run >= MAX_PENDING_OF_RUN:
             return answer(
                 command, "invalid", "too many commands wait for their effect already: wait for those"
@@ -227,20 +174,20 @@ class CommandDesk:
             actor=asker.actor,
             valid_s=deadline_s,
         )
-        pending = _Pending(passed_on, asker.tenant, now_unix_ns, now_unix_ns + int(deadline_s * 1e9))
-        self._pending[asker.tenant, command.command_id] = pending
+        pending = Pending(passed_on, asker.tenant, now_unix_ns, now_unix_ns + int(deadline_s * 1e9))
         self._owe(pending, view.writer_id, passed_on, now_unix_ns)
         if command.action in CASCADING:
             below = msgspec.structs.replace(passed_on, below=True)
             for parent_id, writer_id in self._edges_below(view.id):
                 self._owe(pending, writer_id, msgspec.structs.replace(below, run=parent_id), now_unix_ns)
             self._stand(view.id, below)
+        self._pending.add(pending)
 
-    def _owe(self, pending: _Pending, writer_id: str, command: LinkCommand, now_unix_ns: int) -> None:
+    def _owe(self, pending: Pending, writer_id: str, command: LinkCommand, now_unix_ns: int) -> None:
         pending.owed[writer_id, command.run] = command
         self._deliver(pending, writer_id, command, now_unix_ns)
 
-    def _deliver(self, pending: _Pending, writer_id: str, command: LinkCommand, now_unix_ns: int) -> None:
+    def _deliver(self, pending: Pending, writer_id: str, command: LinkCommand, now_unix_ns: int) -> None:
         if self._reachable(writer_id, pending.tenant):
             passed_on = _with_time_left(command, pending, now_unix_ns)
             self._deliveries.append(Delivery(writer_id, pending.tenant, passed_on))
@@ -289,9 +236,7 @@ class CommandDesk:
         """A worker is there (again): what it has not confirmed is sent once more, and what stands above its runs."""
         for run_id in self._hub.tree.runs_of_writer(writer_id, tenant) if self._standing else ():
             self._began(run_id, tenant, now_unix_ns)
-        for pending in self._pending.values():
-            if pending.tenant != tenant:
-                continue
+        for pending in self._pending.of_tenant(tenant):
             for (owed_to, _), command in pending.owed.items():
                 if owed_to == writer_id:
                     self._deliveries.append(
@@ -331,7 +276,7 @@ class CommandDesk:
     def _is_below(self, run_id: str, above_id: str) -> bool:
         return run_id == above_id or above_id in self._hub.tree.ancestors(run_id)
 
-    def _withdraw(self, pending: _Pending) -> None:
+    def _withdraw(self, pending: Pending) -> None:
         standing = self._standing.get(pending.run_id)
         command = None if standing is None else standing.get(pending.action)
         if standing is None or command is None or command.command_id != pending.command_id:
@@ -342,14 +287,14 @@ class CommandDesk:
 
     def _ended(self, run_id: str, *, lost: bool, now_unix_ns: int) -> None:
         self._standing.pop(run_id, None)
-        for pending in [each for each in self._pending.values() if each.run_id == run_id]:
+        for pending in self._pending.of_run(run_id):
             if lost:
                 self._refuse(pending, "worker_lost")
             else:
                 # Its own word, said before its end, may come another way.
                 pending.refusal = "ended"
                 pending.expires_unix_ns = min(pending.expires_unix_ns, now_unix_ns)
-                self._pending.move_to_end((pending.tenant, pending.command_id))
+                self._pending.reschedule(pending)
 
     def _began(self, run_id: str, tenant: str, now_unix_ns: int) -> None:
         """A run is there in another process, below one that was cancelled or paused."""
@@ -372,7 +317,7 @@ class CommandDesk:
 
     def advance(self, now_unix_ns: int) -> None:
         """Refuse what nobody has said anything of, a grace after its deadline; send again what was not confirmed."""
-        for pending in [each for each in self._pending.values() if each.due_unix_ns <= now_unix_ns]:
+        for pending in self._pending.take_due(now_unix_ns):
             if pending.expires_unix_ns + GRACE_NS <= now_unix_ns:
                 self._refuse(pending, pending.refusal)
                 continue
@@ -383,10 +328,10 @@ class CommandDesk:
 
     def next_deadline_unix_ns(self) -> int | None:
         """When `advance` is next worth calling; `None`: nothing waits."""
-        return min((each.due_unix_ns for each in self._pending.values()), default=None)
+        return self._pending.next_due_unix_ns()
 
-    def _refuse(self, pending: _Pending, refusal: str) -> None:
-        self._remember((pending.tenant, pending.command_id), pending.run_id, f"refused: {refusal}")
+    def _refuse(self, pending: Pending, refusal: str) -> None:
+        self._remember(pending.key, pending.run_id, f"refused: {refusal}")
         self._withdraw(pending)
         self._events.append(
             Event(
@@ -404,10 +349,8 @@ class CommandDesk:
         )
 
     def _remember(self, key: tuple[str, str], run_id: str, word: str) -> None:
-        self._pending.pop(key, None)
-        self._known[key] = _Known(run_id, word)
-        while len(self._known) > MAX_REMEMBERED:
-            self._known.popitem(last=False)
+        self._pending.drop(key)
+        self._known.put(key, Known(run_id, word))
 
     # --- what waits for the host -------------------------------------------------------------------------------
 
@@ -445,10 +388,5 @@ def _word(kind: str, refusal: str | None) -> str | None:
     return f"refused: {refusal or 'no reason given'}" if kind == "control.refused" else None
 
 
-def _reason(command: LinkCommand) -> str | None:
-    reason = command.arguments.get("reason")
-    return redacted(reason, semconv.MAX_MESSAGE_CHARS) or None if isinstance(reason, str) else None
-
-
-def _with_time_left(command: LinkCommand, pending: _Pending, now_unix_ns: int) -> LinkCommand:
+def _with_time_left(command: LinkCommand, pending: Pending, now_unix_ns: int) -> LinkCommand:
     return msgspec.structs.replace(command, valid_s=max(0.0, (pending.expires_unix_ns - now_unix_ns) / 1e9))

@@ -6,9 +6,10 @@ import pytest
 from otelprogress.model import semconv
 from otelprogress.model.events import State
 from otelprogress.model.tree import OperationTree
-from otelprogress.protocol import command_desk
-from otelprogress.protocol.command_desk import GRACE_NS, CommandDesk
+from otelprogress.protocol import command_desk, command_waiting
+from otelprogress.protocol.command_desk import CommandDesk
 from otelprogress.protocol.command_judging import DEFAULT_DEADLINE_S, SCOPE_CONTROL, SCOPE_RESPOND, Asker
+from otelprogress.protocol.command_waiting import GRACE_NS
 from otelprogress.protocol.hub import Hub
 from otelprogress.protocol.messages import CommandStatus, Filter, LinkCommand
 from tests.protocol.command_kit import ADA, ALL, Bureau
@@ -485,7 +486,7 @@ def test_no_more_commands_wait_than_the_host_can_hold(bureau: Bureau, monkeypatc
 
 
 def test_only_the_last_ids_are_remembered(bureau: Bureau, monkeypatch):
-    monkeypatch.setattr(command_desk, "MAX_REMEMBERED", 2)
+    monkeypatch.setattr(command_waiting, "MAX_REMEMBERED", 2)
     for number in range(3):
         bureau.command("snapshot", command_id=f"c{number}")
         bureau.applies(command_id=f"c{number}")
@@ -500,7 +501,7 @@ def test_a_desk_whose_runs_have_ended_holds_nothing(family: Bureau):
     for number in (5, 4, 3, 2, 6, 1):
         family.end(number)
     family.after(3.0)
-    assert (family.desk._pending, family.desk._standing) == ({}, {})
+    assert (len(family.desk._pending), family.desk._standing) == (0, {})
 
 
 def test_an_event_without_a_command_settles_nothing(bureau: Bureau):

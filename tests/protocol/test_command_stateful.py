@@ -19,7 +19,7 @@ from otelprogress.commands import Order
 from otelprogress.control import Control
 from otelprogress.model import semconv
 from otelprogress.model.events import State
-from otelprogress.protocol.command_desk import GRACE_NS
+from otelprogress.protocol.command_waiting import GRACE_NS
 from otelprogress.protocol.messages import CommandStatus, LinkCommand
 from tests.protocol.command_kit import Bureau
 from tests.protocol.feed_kit import NS, rid
