@@ -77,12 +77,14 @@ class RemoteGate(Gate):
                 self._took_effect(action)
 
     def prolong(self, action: str, order: Order) -> None:
-        """A command came again, because something begins here that it means: it counts for that, too, if it is in force.
+        """A command came again: it was obeyed above and has no deadline any more, or something begins here that it means.
 
-        Its effect was said, or will be: a command is said to be applied once.
+        It counts for that, too, if it is in force, or if this gate is new (one that nobody used was dropped meanwhile). Its
+        effect was said, or will be: a command is said to be applied once.
         """
         with self._lock:
-            if self._in_force.get(action) != order.command_id:
+            taken_back = OPPOSITES.get(action, "") in self._in_force
+            if taken_back or self._in_force.setdefault(action, order.command_id) != order.command_id:
                 return
         if action == "cancel":
             self.cancel(order.reason, order.until_s)

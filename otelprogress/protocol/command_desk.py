@@ -37,7 +37,16 @@ from otelprogress.protocol.command_judging import (
     check,
     judged,
 )
-from otelprogress.protocol.command_waiting import GRACE_NS, RESEND_NS, Known, Pending, Remembered, Waiting
+from otelprogress.protocol.command_standing import Standing
+from otelprogress.protocol.command_waiting import (
+    GRACE_NS,
+    RESEND_NS,
+    Key,
+    Known,
+    Pending,
+    Remembered,
+    Waiting,
+)
 from otelprogress.protocol.messages import Command, CommandStatus, LinkCommand
 
 if TYPE_CHECKING:
@@ -77,8 +86,7 @@ class CommandDesk:
         self._reachable = reachable
         self._pending = Waiting()
         self._known = Remembered()
-        self._standing: dict[str, dict[str, LinkCommand]] = {}
-        """By run: cancels and pauses that what begins below it, in another process, has to obey too."""
+        self._standing = Standing()
         self._deliveries: list[Delivery] = []
         self._events: list[Event] = []
         self._recall()
@@ -91,7 +99,7 @@ class CommandDesk:
                 continue
             said = _said_in(entry.encoded)
             if said.control_id is not None and (word := _word(said.kind, said.control_refusal)) is not None:
-                self._remember((entry.after.tenant, said.control_id), entry.after.id, word)
+                self._known.put((entry.after.tenant, said.control_id), Known(entry.after.id, word))
 
     # --- what a host asks -------------------------------------------------------------------------------------
 
@@ -130,13 +138,12 @@ class CommandDesk:
 
     def _duplicate(self, command: Command, key: tuple[str, str], matcher: Matcher) -> CommandStatus | None:
         """What to answer where a command of that id was accepted before; `None`: none was."""
-        pending = self._pending.get(key)
-        if pending is not None:
+        before = self._known.get(key)
+        if before is None:
+            pending = self._pending.get(key)
+            if pending is None:
+                return None
             before = Known(pending.run_id, "what became of it is not known yet")
-        elif (known := self._known.get(key)) is not None:
-            before = known
-        else:
-            return None
         facts = self._hub.facts(before.run_id)
         if facts is not None and not matcher(facts):
             return answer(command, "invalid", "another command has this `command_id`: take a new one")
@@ -180,8 +187,17 @@ class CommandDesk:
             below = msgspec.structs.replace(passed_on, below=True)
             for parent_id, writer_id in self._edges_below(view.id):
                 self._owe(pending, writer_id, msgspec.structs.replace(below, run=parent_id), now_unix_ns)
-            self._stand(view.id, below)
+            self._standing.accepted(view.id, below)
+            self._supersede(pending)
         self._pending.add(pending)
+
+    def _supersede(self, newer: Pending) -> None:
+        """What is below shall not be told of a pause behind the resume that took it back, nor the other way round."""
+        for older in self._pending.of_run(newer.run_id):
+            if older.action != newer.action and {older.action, newer.action} == {PAUSE, RESUME}:
+                for key in [key for key, command in older.owed.items() if command.below]:
+                    del older.owed[key]
+                self._drop_where_done(older)
 
     def _owe(self, pending: Pending, writer_id: str, command: LinkCommand, now_unix_ns: int) -> None:
         pending.owed[writer_id, command.run] = command
@@ -210,14 +226,6 @@ class CommandDesk:
                     told.add(edge)
                     yield edge
 
-    def _stand(self, run_id: str, below: LinkCommand) -> None:
-        if below.action == RESUME:
-            standing = self._standing.get(run_id)
-            if standing is not None and standing.pop(PAUSE, None) is not None and not standing:
-                del self._standing[run_id]
-        else:
-            self._standing.setdefault(run_id, {})[below.action] = below
-
     # --- what workers say -------------------------------------------------------------------------------------
 
     def received(self, writer_id: str, tenant: str, status: CommandStatus) -> None:
@@ -229,13 +237,14 @@ class CommandDesk:
         refused_by_owner = any(not pending.owed[key].below for key in mine)
         for key in mine:
             del pending.owed[key]
-        if status.status not in ("accepted", "duplicate") and refused_by_owner:
+        if status.status not in ("accepted", "duplicate") and refused_by_owner and not pending.in_force:
             self._refuse(pending, status.message or status.status)
+        self._drop_where_done(pending)
 
     def connected(self, writer_id: str, tenant: str, now_unix_ns: int) -> None:
         """A worker is there (again): what it has not confirmed is sent once more, and what stands above its runs."""
         for run_id in self._hub.tree.runs_of_writer(writer_id, tenant) if self._standing else ():
-            self._began(run_id, tenant, now_unix_ns)
+            self._began(run_id, tenant, now_unix_ns, again=True)
         for pending in self._pending.of_tenant(tenant):
             for (owed_to, _), command in pending.owed.items():
                 if owed_to == writer_id:
@@ -249,6 +258,10 @@ class CommandDesk:
             event, kind = each.source, each.source.kind
             if kind in _SETTLED and event.control_id is not None:
                 self._settle(event)
+            elif kind == semconv.CONTROL_APPLIED and event.control_action == RESUME:
+                # By its own code: whatever paused it is over.
+                if any(order.action == PAUSE for order in self._standing.of(event.run_id)):
+                    self._took_effect(_order_of(event, RESUME), event.tenant)
             elif kind == semconv.OPERATION_ENDED:
                 self._ended(
                     event.run_id, lost=each.event.operation.state is State.LOST, now_unix_ns=now_unix_ns
@@ -258,36 +271,83 @@ class CommandDesk:
 
     def _settle(self, event: Event) -> None:
         key = (event.tenant, event.control_id or "")
-        pending = self._pending.get(key)
         word = _word(event.kind.removeprefix(semconv.PREFIX), event.control_refusal)
-        if word is None:
+        pending, known = self._pending.get(key), self._known.get(key)
+        run_id = pending.run_id if pending is not None else event.run_id if known is None else known.run_id
+        if known is not None and pending is None and self._is_below(run_id, event.run_id):
+            run_id = event.run_id  # since a restart only the word of one below it was heard
+        # What the host itself says it remembers when it decides so. Of a command that was accepted before a restart the
+        # word of the worker may come before it is sent again.
+        if (
+            word is None
+            or not self._is_below(event.run_id, run_id)
+            or (pending is None and not event.writer_id)
+        ):
             return
-        if pending is None:
-            known = self._known.get(key)
-            # What the worker itself says counts for more than that nobody had said anything in time. Of a command that
-            # was accepted before a restart the word may come before it is sent again.
-            if event.writer_id and (known is None or self._is_below(event.run_id, known.run_id)):
-                self._remember(key, event.run_id if known is None else known.run_id, word)
-        elif self._is_below(event.run_id, pending.run_id):
-            self._remember(key, pending.run_id, word)
-            if event.kind == semconv.CONTROL_REFUSED:
-                self._withdraw(pending)
+        if event.run_id == run_id:
+            self._settle_finally(event, key, word)
+        elif event.kind == semconv.CONTROL_APPLIED:
+            # Of one below, whose code came by first: it is in the log, so that nobody says `expired`. Its own process
+            # may not even have heard of it yet.
+            if known is None or not known.by_owner:
+                self._known.put(key, Known(run_id, word))
+            if pending is not None:
+                pending.settled = True
+                self._drop_where_done(pending)
+
+    def _settle_finally(self, event: Event, key: Key, word: str) -> None:
+        """The operation that was commanded says what became of it: that counts for more than whatever was said before."""
+        self._known.put(key, Known(event.run_id, word, by_owner=True))
+        pending = self._pending.get(key)
+        action = event.control_action or ("" if pending is None else pending.action)
+        if event.kind == semconv.CONTROL_REFUSED:
+            self._pending.drop(key)
+            self._standing.withdraw(event.run_id, action, key[1])
+            if action == RESUME:
+                self._pause_again(event.run_id, event.tenant)
+            return
+        if pending is not None:
+            pending.settled = pending.in_force = True
+            for owed in [owed for owed, command in pending.owed.items() if not command.below]:
+                del pending.owed[owed]
+        if action in CASCADING:
+            self._took_effect(_order_of(event, action), event.tenant)
+        if pending is not None:
+            self._drop_where_done(pending)
+
+    def _took_effect(self, order: LinkCommand, tenant: str) -> None:
+        """What is below has no deadline any more: it obeys as long as the operation itself does."""
+        self._standing.took_effect(order.run, order)
+        self._tell_below(order, tenant)
+
+    def _tell_below(self, order: LinkCommand, tenant: str) -> None:
+        for parent_id, writer_id in self._edges_below(order.run):
+            if self._reachable(writer_id, tenant):
+                self._deliveries.append(
+                    Delivery(writer_id, tenant, msgspec.structs.replace(order, run=parent_id))
+                )
+
+    def _resumes(self, run_id: str) -> bool:
+        return any(each.action == RESUME and not each.settled for each in self._pending.of_run(run_id))
+
+    def _pause_again(self, run_id: str, tenant: str) -> None:
+        """A resume came to nothing that those below may have obeyed: they stand still as the operation itself does."""
+        for order in self._standing.of(run_id):
+            if order.action == PAUSE and order.valid_s is None:
+                self._tell_below(msgspec.structs.replace(order, command_id="", run=run_id), tenant)
+
+    def _drop_where_done(self, pending: Pending) -> None:
+        if pending.settled and not pending.owed:
+            self._pending.drop(pending.key)
 
     def _is_below(self, run_id: str, above_id: str) -> bool:
         return run_id == above_id or above_id in self._hub.tree.ancestors(run_id)
 
-    def _withdraw(self, pending: Pending) -> None:
-        standing = self._standing.get(pending.run_id)
-        command = None if standing is None else standing.get(pending.action)
-        if standing is None or command is None or command.command_id != pending.command_id:
-            return
-        del standing[pending.action]
-        if not standing:
-            del self._standing[pending.run_id]
-
     def _ended(self, run_id: str, *, lost: bool, now_unix_ns: int) -> None:
-        self._standing.pop(run_id, None)
+        self._standing.ended(run_id)
         for pending in self._pending.of_run(run_id):
+            if pending.settled:
+                continue  # what is below it and has not confirmed it goes on, perhaps
             if lost:
                 self._refuse(pending, "worker_lost")
             else:
@@ -296,8 +356,8 @@ class CommandDesk:
                 pending.expires_unix_ns = min(pending.expires_unix_ns, now_unix_ns)
                 self._pending.reschedule(pending)
 
-    def _began(self, run_id: str, tenant: str, now_unix_ns: int) -> None:
-        """A run is there in another process, below one that was cancelled or paused."""
+    def _began(self, run_id: str, tenant: str, now_unix_ns: int, *, again: bool = False) -> None:
+        """A run is there in another process, below one that was cancelled or paused; `again`: it may have heard so."""
         tree = self._hub.tree
         child = tree.identity(run_id)
         if child is None or child.parent_id is None or not child.live or child.tenant != tenant:
@@ -306,10 +366,18 @@ class CommandDesk:
         if parent is None or parent.writer_id == child.writer_id:
             return
         for above in (child.parent_id, *tree.ancestors(child.parent_id)):
-            for command in self._standing.get(above, {}).values():
+            for command in self._standing.of(above):
+                if command.action == RESUME and not again:
+                    continue  # it never stood still
+                if (
+                    command.action == PAUSE
+                    and (again or command.valid_s is not None)
+                    and self._resumes(above)
+                ):
+                    continue  # it would come behind its resume
                 passed_on = msgspec.structs.replace(command, run=child.parent_id)
                 pending = self._pending.get((tenant, command.command_id))
-                if pending is not None:  # else it was applied, and counts until it is taken back
+                if pending is not None:
                     passed_on = _with_time_left(passed_on, pending, now_unix_ns)
                 self._deliveries.append(Delivery(child.writer_id, tenant, passed_on))
 
@@ -319,20 +387,40 @@ class CommandDesk:
         """Refuse what nobody has said anything of, a grace after its deadline; send again what was not confirmed."""
         for pending in self._pending.take_due(now_unix_ns):
             if pending.expires_unix_ns + GRACE_NS <= now_unix_ns:
-                self._refuse(pending, pending.refusal)
+                if pending.settled:
+                    self._pending.drop(pending.key)
+                else:
+                    self._refuse(pending, pending.refusal)
                 continue
+            if pending.settled:
+                self._forget_what_ended(pending)
             pending.resent += 1
             pending.resend_unix_ns = now_unix_ns + (RESEND_NS << pending.resent)
             for (writer_id, _), command in pending.owed.items():
                 self._deliver(pending, writer_id, command, now_unix_ns)
+
+    def _forget_what_ended(self, pending: Pending) -> None:
+        left = {(writer_id, run_id) for run_id, writer_id in self._edges_below(pending.run_id)}
+        owner = self._hub.tree.identity(pending.run_id)
+        for key in [key for key, command in pending.owed.items() if command.below and key not in left]:
+            del pending.owed[key]
+        if owner is None or not owner.live:
+            for key in [key for key, command in pending.owed.items() if not command.below]:
+                del pending.owed[key]
+        self._drop_where_done(pending)
 
     def next_deadline_unix_ns(self) -> int | None:
         """When `advance` is next worth calling; `None`: nothing waits."""
         return self._pending.next_due_unix_ns()
 
     def _refuse(self, pending: Pending, refusal: str) -> None:
-        self._remember(pending.key, pending.run_id, f"refused: {refusal}")
-        self._withdraw(pending)
+        self._standing.withdraw(pending.run_id, pending.action, pending.command_id)
+        if pending.settled:
+            return  # by one below it: the log has a word
+        self._pending.drop(pending.key)
+        self._known.put(pending.key, Known(pending.run_id, f"refused: {refusal}"))
+        if pending.action == RESUME:
+            self._pause_again(pending.run_id, pending.tenant)
         self._events.append(
             Event(
                 kind=semconv.CONTROL_REFUSED,
@@ -347,10 +435,6 @@ class CommandDesk:
                 control_refusal=redacted(refusal, semconv.MAX_NAME_CHARS),
             )
         )
-
-    def _remember(self, key: tuple[str, str], run_id: str, word: str) -> None:
-        self._pending.drop(key)
-        self._known.put(key, Known(run_id, word))
 
     # --- what waits for the host -------------------------------------------------------------------------------
 
@@ -388,5 +472,19 @@ def _word(kind: str, refusal: str | None) -> str | None:
     return f"refused: {refusal or 'no reason given'}" if kind == "control.refused" else None
 
 
+def _order_of(event: Event, action: str) -> LinkCommand:
+    """For those below: what an operation says that it obeyed, which has no deadline any more."""
+    return LinkCommand(
+        command_id=event.control_id or "",
+        run=event.run_id,
+        action=action,
+        arguments={} if event.control_reason is None else {"reason": event.control_reason},
+        actor=event.control_actor or "",
+        below=True,
+    )
+
+
 def _with_time_left(command: LinkCommand, pending: Pending, now_unix_ns: int) -> LinkCommand:
+    if pending.in_force or command.valid_s is None:
+        return msgspec.structs.replace(command, valid_s=None)
     return msgspec.structs.replace(command, valid_s=max(0.0, (pending.expires_unix_ns - now_unix_ns) / 1e9))

@@ -45,6 +45,7 @@ class Pending:
         "actor",
         "command_id",
         "expires_unix_ns",
+        "in_force",
         "in_heap_unix_ns",
         "owed",
         "reason",
@@ -52,6 +53,7 @@ class Pending:
         "resend_unix_ns",
         "resent",
         "run_id",
+        "settled",
         "tenant",
     )
 
@@ -68,6 +70,10 @@ class Pending:
         self.refusal = "expired"
         self.owed: dict[tuple[str, str], LinkCommand] = {}
         """What workers, by (writer id, run), have not said that they received."""
+        self.settled = False
+        """Somebody said that it took effect: the host says nothing of its own, and only brings it to whom it is owed."""
+        self.in_force = False
+        """The operation itself said so: it has no deadline any more."""
         self.in_heap_unix_ns: int | None = None
         """The earliest time at which `Waiting` looks at it; its own."""
 
@@ -180,6 +186,8 @@ class Known(NamedTuple):
     run_id: str
     word: str
     """For the answer to a duplicate."""
+    by_owner: bool = False
+    """Whether the operation that was commanded said it itself: not the host, nor one below."""
 
 
 class Remembered:

@@ -23,6 +23,7 @@ class Bureau(Stage):
     def __init__(self) -> None:
         super().__init__()
         self.away: set[str] = set()
+        self.actions: dict[str, str] = {}
         self.asked_for: list[tuple[str, str]] = []
         self.desk = CommandDesk(self.hub, self.reaches)
 
@@ -47,6 +48,7 @@ class Bureau(Stage):
         **fields: Any,
     ) -> CommandStatus:
         command = Command(command_id=command_id, operation=operation, action=action, **fields)
+        self.actions.setdefault(command_id, action)
         matcher = Matcher(EVERYTHING, tenant=asker.tenant, predicate=sees)
         return self.desk.submit(command, asker, matcher, self.now_ns)
 
@@ -68,11 +70,13 @@ class Bureau(Stage):
         )
 
     def applies(self, number: int = 1, command_id: str = "c1", **fields: Any) -> None:
+        fields.setdefault("control_action", self.actions.get(command_id, "cancel"))
         self.say(number, semconv.CONTROL_APPLIED, control_id=command_id, **fields)
 
     def refuses(
         self, number: int = 1, command_id: str = "c1", refusal: str = "expired", **fields: Any
     ) -> None:
+        fields.setdefault("control_action", self.actions.get(command_id, "cancel"))
         self.say(number, semconv.CONTROL_REFUSED, control_id=command_id, control_refusal=refusal, **fields)
 
     def after(self, seconds: float) -> list[tuple[str | None, str | None]]:

@@ -241,6 +241,51 @@ def test_what_another_operation_says_of_that_id_is_not_about_this_command(bureau
     assert "not known yet" in bureau.command().message
 
 
+def test_one_below_that_obeys_first_leaves_the_operation_itself_owed_what_it_was_not_told(bureau: Bureau):
+    bureau.start(2, "chunk", parent=1, writer_id="w2")
+    bureau.command("pause")
+    bureau.sent()  # the frame to w1 is lost
+    bureau.answer("accepted", writer_id="w2")
+    bureau.applies(2, writer_id="w2")
+    assert bureau.command("pause").message == "accepted before; applied"
+    bureau.after(2.1)
+    assert [writer_id for writer_id, _ in bureau.sent()] == ["w1"]
+    bureau.desk.connected("w1", "", bureau.now_ns)
+    assert [(writer_id, each.below) for writer_id, each in bureau.sent()] == [("w1", False)]
+    assert bureau.after(DEFAULT_DEADLINE_S + 3) == [], "the log has a word of it"
+    assert len(bureau.desk._pending) == 0
+
+
+def test_what_the_operation_itself_says_counts_for_more_than_a_word_from_below(bureau: Bureau):
+    bureau.start(2, "chunk", parent=1, writer_id="w2")
+    bureau.command("pause")
+    for writer_id in ("w1", "w2"):
+        bureau.answer("accepted", writer_id=writer_id)
+    bureau.applies(2, writer_id="w2")
+    bureau.refuses()
+    bureau.applies(2, writer_id="w2")
+    assert bureau.command("pause").message == "accepted before; refused: expired"
+    bureau.sent()
+    bureau.start(3, "chunk", parent=1, writer_id="w3")
+    assert bureau.sent() == [], "it does not stand"
+
+
+def test_one_below_that_has_not_confirmed_is_told_again_though_the_operation_obeyed(family: Bureau):
+    family.command("cancel")
+    family.sent()
+    for writer_id in ("w1", "w2"):
+        family.answer("accepted", writer_id=writer_id)
+    family.applies()
+    family.end(1, State.CANCELLED)
+    family.sent()
+    family.desk.connected("w3", "", family.now_ns)
+    assert [(writer_id, each.run, each.valid_s) for writer_id, each in family.sent()] == [
+        ("w3", rid(3), None)
+    ]
+    family.answer("accepted", writer_id="w3")
+    assert len(family.desk._pending) == 0
+
+
 def test_a_word_from_below_is_one_about_the_command(bureau: Bureau):
     bureau.start(2, "chunk", parent=1, writer_id="w2")
     bureau.command()
@@ -391,10 +436,18 @@ def test_what_begins_in_another_process_below_one_that_stands_or_was_cancelled_o
     assert (writer_id, sent.run, sent.action, sent.below) == ("w2", rid(1), action, True)
     assert sent.valid_s == 7.0, "it is not in force yet: what is late for one is late for all"
     bureau.applies()
-    bureau.now_s += 100
+    ((writer_id, sent),) = bureau.sent()
+    assert (writer_id, sent.command_id, sent.run, sent.below, sent.valid_s) == (
+        "w2",
+        "c1",
+        rid(1),
+        True,
+        None,
+    ), "it was obeyed: what is below does not go on when its deadline is over"
+    bureau.after(100)
     bureau.start(3, "part", parent=2, writer_id="w3")
     ((writer_id, sent),) = bureau.sent()
-    assert (writer_id, sent.run, sent.valid_s) == ("w3", rid(2), 10.0), (
+    assert (writer_id, sent.run, sent.valid_s) == ("w3", rid(2), None), (
         "it is in force until it is taken back"
     )
 
@@ -420,13 +473,99 @@ def test_a_process_that_reports_before_its_link_stands_hears_of_what_stands_abov
     assert bureau.sent() == []
 
 
-def test_a_resume_takes_a_standing_pause_back(bureau: Bureau):
+def test_a_resume_takes_a_standing_pause_back_once_it_is_obeyed(bureau: Bureau):
     bureau.command("pause")
     bureau.applies()
     bureau.command("resume", command_id="c2")
     bureau.sent()
     bureau.start(2, "chunk", parent=1, writer_id="w2")
+    assert [command.action for _, command in bureau.sent()] == ["pause"]
+    bureau.applies(command_id="c2")
+    ((writer_id, sent),) = bureau.sent()
+    assert (writer_id, sent.action, sent.command_id, sent.run) == ("w2", "resume", "c2", rid(1)), (
+        "it began after the resume was passed on, and before it was obeyed"
+    )
+    bureau.start(3, "chunk", parent=1, writer_id="w3")
     assert bureau.sent() == []
+
+
+def test_a_resume_that_comes_to_nothing_leaves_the_pause(bureau: Bureau):
+    bureau.command("pause")
+    bureau.applies()
+    bureau.command("resume", command_id="c2", deadline_s=1.0)
+    assert bureau.after(4.0) == [("c2", "expired")]
+    bureau.sent()
+    bureau.start(2, "chunk", parent=1, writer_id="w2")
+    assert [(command.command_id, command.valid_s) for _, command in bureau.sent()] == [("c1", None)]
+
+
+def test_a_process_that_was_away_when_its_parent_was_resumed_hears_so_however_late(family: Bureau):
+    family.command("pause")
+    family.applies()
+    for writer_id in ("w2", "w3"):
+        family.answer("accepted", writer_id=writer_id)
+    family.away.add("w3")
+    family.command("resume", command_id="c2", deadline_s=5.0)
+    family.applies(command_id="c2")
+    family.after(60)
+    family.sent()
+    family.desk.connected("w3", "", family.now_ns)
+    assert [(each.action, each.run, each.valid_s) for _, each in family.sent()] == [("resume", rid(3), None)]
+
+
+def test_its_own_code_takes_a_standing_pause_back_too(bureau: Bureau):
+    bureau.start(2, "chunk", parent=1, writer_id="w2")
+    bureau.command("pause")
+    bureau.applies()
+    bureau.sent()
+    bureau.say(1, semconv.CONTROL_APPLIED, control_action="resume")
+    assert [(each.command_id, each.action) for _, each in bureau.sent()] == [("", "resume")]
+    bureau.start(3, "chunk", parent=1, writer_id="w3")
+    assert bureau.sent() == []
+
+
+def test_a_younger_pause_is_not_taken_back_by_an_older_resume(bureau: Bureau):
+    bureau.command("pause", command_id="c1")
+    bureau.command("resume", command_id="c2")
+    bureau.refuses(command_id="c1", refusal="superseded by a resume")
+    bureau.command("pause", command_id="c3")
+    bureau.applies(command_id="c2")
+    bureau.sent()
+    bureau.start(2, "chunk", parent=1, writer_id="w2")
+    assert [command.command_id for _, command in bureau.sent()] == ["c3"]
+
+
+def test_one_more_pause_of_what_is_paused_that_comes_to_nothing_leaves_the_first(bureau: Bureau):
+    bureau.command("pause")
+    bureau.applies()
+    bureau.command("pause", command_id="c2", deadline_s=1.0)
+    bureau.after(4.0)
+    bureau.sent()
+    bureau.start(2, "chunk", parent=1, writer_id="w2")
+    assert [command.command_id for _, command in bureau.sent()] == ["c1"]
+
+
+def test_what_is_below_is_not_told_of_a_pause_behind_the_resume_that_took_it_back(family: Bureau):
+    family.away.add("w3")
+    family.command("pause")
+    family.command("resume", command_id="c2")
+    family.away.clear()
+    family.sent()
+    family.after(30)
+    family.desk.connected("w3", "", family.now_ns)
+    assert {each.action for writer_id, each in family.sent() if writer_id == "w3"} == {"resume"}
+
+
+def test_what_is_below_and_obeyed_a_resume_that_came_to_nothing_stands_still_again(bureau: Bureau):
+    bureau.start(2, "chunk", parent=1, writer_id="w2")
+    bureau.command("pause")
+    bureau.applies()
+    bureau.command("resume", command_id="c2", deadline_s=1.0)
+    bureau.answer("accepted", writer_id="w2", command_id="c2")
+    bureau.sent()
+    assert bureau.after(4.0) == [("c2", "expired")]
+    ((writer_id, sent),) = [each for each in bureau.sent() if each[1].below]
+    assert (writer_id, sent.action, sent.command_id, sent.run) == ("w2", "pause", "", rid(1))
 
 
 def test_a_resume_leaves_a_standing_cancel(bureau: Bureau):
@@ -501,7 +640,7 @@ def test_a_desk_whose_runs_have_ended_holds_nothing(family: Bureau):
     for number in (5, 4, 3, 2, 6, 1):
         family.end(number)
     family.after(3.0)
-    assert (len(family.desk._pending), family.desk._standing) == (0, {})
+    assert (len(family.desk._pending), len(family.desk._standing)) == (0, 0)
 
 
 def test_an_event_without_a_command_settles_nothing(bureau: Bureau):
