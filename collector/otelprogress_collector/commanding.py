@@ -2,7 +2,8 @@
 
 What is decided stands in `protocol.command_desk`; this joins it to the host and the links. A command is passed on once
 it is accepted, and looked at again with everything that the host has made durable: its effect is an event like others.
-What waits for its effect is forgotten by a restart: the worker still says what became of it.
+What waits for its effect is forgotten by a restart: of what was passed on the worker still says what became of it; of what
+was not, nobody does, unless it is sent again.
 """
 
 from __future__ import annotations

@@ -5,7 +5,9 @@ and published in the log waits in it until its host takes it away. Not thread-sa
 
 `accepted` never means applied. That is said by a durable `control.applied` or `control.refused` of the worker's, of the
 operation itself or of one below it, or by the host where no worker says it: `expired` (it had its time), `worker_lost`,
-`ended`. Every accepted command gets such a word within its deadline and a grace. A refusal of the host's own says that
+`ended`. Every accepted command gets such a word within its deadline and a grace, as long as the host lives: what waits is in
+memory only. After a restart the log says what became of the others, and what is cancelled or paused; one that was accepted
+and not yet passed on is forgotten, and gets no word unless it is sent again. A refusal of the host's own says that
 nobody had said anything by then, not that nothing happened: what the worker says afterwards, of a command that it had
 obeyed before its link broke, stands in the log behind it, and is what duplicates are told from then on.
 
@@ -92,14 +94,32 @@ class CommandDesk:
         self._recall()
 
     def _recall(self) -> None:
-        """What became of the commands of before a restart, as far as the log that was kept reaches."""
-        ring = self._hub.ring
+        """What became of the commands of before a restart, as far as the log that was kept reaches, and what stands."""
+        ring, tree = self._hub.ring, self._hub.tree
+        for run_id in tree.run_ids():
+            run = tree.identity(run_id)
+            if run is not None and run.state is State.PAUSED:
+                # By which command is not known where the log does not reach back so far.
+                self._standing.took_effect(
+                    run_id, LinkCommand(command_id="", run=run_id, action=PAUSE, below=True)
+                )
         for _, entry in ring.read(ring.first - 1):
             if _SAYS_CONTROL not in entry.encoded:
                 continue
             said = _said_in(entry.encoded)
             if said.control_id is not None and (word := _word(said.kind, said.control_refusal)) is not None:
                 self._known.put((entry.after.tenant, said.control_id), Known(entry.after.id, word))
+                if word == "applied" and said.control_action in _STANDING:
+                    self._recall_standing(entry.after.id, said)
+
+    def _recall_standing(self, run_id: str, said: _Said) -> None:
+        run = self._hub.tree.identity(run_id)
+        if run is None or not run.live or (said.control_action == PAUSE and run.state is not State.PAUSED):
+            return
+        # The last one is the one that holds: those before it may have been taken back.
+        for order in self._standing.of(run_id):
+            self._standing.withdraw(run_id, said.control_action or "", order.command_id)
+        self._standing.took_effect(run_id, _order_of(said, run_id, said.control_action or ""))
 
     # --- what a host asks -------------------------------------------------------------------------------------
 
@@ -261,7 +281,7 @@ class CommandDesk:
             elif kind == semconv.CONTROL_APPLIED and event.control_action == RESUME:
                 # By its own code: whatever paused it is over.
                 if any(order.action == PAUSE for order in self._standing.of(event.run_id)):
-                    self._took_effect(_order_of(event, RESUME), event.tenant)
+                    self._took_effect(_order_of(event, event.run_id, RESUME), event.tenant)
             elif kind == semconv.OPERATION_ENDED:
                 self._ended(
                     event.run_id, lost=each.event.operation.state is State.LOST, now_unix_ns=now_unix_ns
@@ -297,8 +317,8 @@ class CommandDesk:
 
     def _settle_finally(self, event: Event, key: Key, word: str) -> None:
         """The operation that was commanded says what became of it: that counts for more than whatever was said before."""
+        pending, before = self._pending.get(key), self._known.get(key)
         self._known.put(key, Known(event.run_id, word, by_owner=True))
-        pending = self._pending.get(key)
         action = event.control_action or ("" if pending is None else pending.action)
         if event.kind == semconv.CONTROL_REFUSED:
             self._pending.drop(key)
@@ -310,8 +330,9 @@ class CommandDesk:
             pending.settled = pending.in_force = True
             for owed in [owed for owed, command in pending.owed.items() if not command.below]:
                 del pending.owed[owed]
-        if action in CASCADING:
-            self._took_effect(_order_of(event, action), event.tenant)
+        if action in CASCADING and (pending is not None or before is not None or action == CANCEL):
+            # Else, of before a restart, it may as well be that one below stood still, which says so no more once it goes on.
+            self._took_effect(_order_of(event, event.run_id, action), event.tenant)
         if pending is not None:
             self._drop_where_done(pending)
 
@@ -450,6 +471,7 @@ class CommandDesk:
 
 
 _SETTLED: Final = frozenset({semconv.CONTROL_APPLIED, semconv.CONTROL_REFUSED})
+_STANDING: Final = frozenset({CANCEL, PAUSE})
 _SAYS_CONTROL: Final = b'"kind":"control.'
 """In an entry of the log that says what became of a command."""
 
@@ -459,6 +481,9 @@ class _Said(msgspec.Struct):
 
     kind: str
     control_id: str | None = None
+    control_action: str | None = None
+    control_actor: str | None = None
+    control_reason: str | None = None
     control_refusal: str | None = None
 
 
@@ -472,11 +497,11 @@ def _word(kind: str, refusal: str | None) -> str | None:
     return f"refused: {refusal or 'no reason given'}" if kind == "control.refused" else None
 
 
-def _order_of(event: Event, action: str) -> LinkCommand:
+def _order_of(event: Event | _Said, run_id: str, action: str) -> LinkCommand:
     """For those below: what an operation says that it obeyed, which has no deadline any more."""
     return LinkCommand(
         command_id=event.control_id or "",
-        run=event.run_id,
+        run=run_id,
         action=action,
         arguments={} if event.control_reason is None else {"reason": event.control_reason},
         actor=event.control_actor or "",

@@ -174,6 +174,58 @@ def test_after_a_restart_the_log_says_what_became_of_a_command(bureau: Bureau):
     assert bureau.command(command_id="c3").status == "accepted"
 
 
+@pytest.mark.parametrize("action", ["cancel", "pause"])
+def test_what_stands_above_stands_after_a_restart_too(bureau: Bureau, action: str):
+    for number in (1, 2):
+        bureau.command(action, command_id=f"c{number}", arguments={"reason": f"wrong day {number}"})
+        bureau.applies(command_id=f"c{number}", control_actor="ada", control_reason=f"wrong day {number}")
+    if action == "pause":
+        bureau.say(1, semconv.OPERATION_STATE_CHANGED, state=State.PAUSED)
+    bureau.desk = CommandDesk(bureau.hub, bureau.reaches)
+    bureau.start(2, "chunk", parent=1, writer_id="w2")
+    assert bureau.sent() == [
+        (
+            "w2",
+            LinkCommand(
+                command_id="c2",
+                run=rid(1),
+                action=action,
+                arguments={"reason": "wrong day 2"},
+                actor="ada",
+                below=True,
+            ),
+        )
+    ]
+
+
+def test_a_pause_whose_command_the_log_does_not_hold_any_more_stands_after_a_restart(bureau: Bureau):
+    bureau.say(1, semconv.OPERATION_STATE_CHANGED, state=State.PAUSED)
+    bureau.desk = CommandDesk(bureau.hub, bureau.reaches)
+    bureau.start(2, "chunk", parent=1, writer_id="w2")
+    ((_, sent),) = bureau.sent()
+    assert (sent.command_id, sent.action, sent.valid_s) == ("", "pause", None)
+    bureau.command("resume", command_id="c2")
+    bureau.applies(command_id="c2")
+    bureau.sent()
+    bureau.start(3, "chunk", parent=1, writer_id="w3")
+    assert bureau.sent() == []
+
+
+def test_a_word_of_an_unknown_pause_may_be_of_one_below_and_lets_nothing_stand(bureau: Bureau):
+    bureau.applies(command_id="c9", control_action="pause")
+    assert len(bureau.desk._standing) == 0
+
+
+def test_what_was_taken_back_or_has_ended_does_not_stand_after_a_restart(bureau: Bureau):
+    bureau.start(2, controls=ALL)
+    for number, (action, run) in enumerate((("pause", 1), ("resume", 1), ("cancel", 2)), 1):
+        bureau.command(action, f"load-{run}", f"c{number}")
+        bureau.applies(run, f"c{number}")
+    bureau.end(2)
+    bureau.desk = CommandDesk(bureau.hub, bureau.reaches)
+    assert len(bureau.desk._standing) == 0
+
+
 def test_what_a_text_of_an_operation_claims_is_no_word_about_a_command(bureau: Bureau):
     bureau.note(1, '"kind":"control.applied","control_id":"c1"')
     bureau.desk = CommandDesk(bureau.hub, bureau.reaches)
