@@ -59,8 +59,10 @@ if TYPE_CHECKING:
 CASCADING: Final = frozenset({CANCEL, PAUSE, RESUME})
 """What reaches the operations below too, in other processes as well."""
 
-MAX_PENDING: Final = 4096
-"""Commands that wait for their effect, of all operations; and of one operation:"""
+MAX_PENDING: Final = 16_384
+"""Commands that wait for their effect, of all tenants; of one tenant, of one of its actors, and of one operation:"""
+MAX_PENDING_OF_TENANT: Final = 2048
+MAX_PENDING_OF_ACTOR: Final = 1024
 MAX_PENDING_OF_RUN: Final = 256
 
 Reachable = Callable[[str, str], bool]
@@ -153,6 +155,9 @@ class CommandDesk:
         refused = self._judged(command, view)
         if refused is not None:
             return refused
+        if whose := self._too_many(view, asker):
+            text = f"too many commands{whose} wait for their effect already: wait for those"
+            return answer(command, "overloaded", text)
         self._accept(command, asker, view, now_unix_ns)
         return answer(command, "accepted")
 
@@ -180,12 +185,18 @@ class CommandDesk:
                 "no_worker",
                 "its process is not connected: it needs a worker link (OTELPROGRESS_COLLECTOR, or a parent's feed)",
             )
-        of_run, _, _ = self._pending.counts(view.id, view.tenant, "")
-        if len(self._pending) >= MAX_PENDING or of_run >= MAX_PENDING_OF_RUN:
-            return answer(
-                command, "invalid", "too many commands wait for their effect already: wait for those"
-            )
         return None
+
+    def _too_many(self, view: OperationView, asker: Asker) -> str:
+        """Of whom too many commands wait already; empty: of nobody."""
+        of_run, of_tenant, of_actor = self._pending.counts(view.id, asker.tenant, asker.actor)
+        if of_run >= MAX_PENDING_OF_RUN:
+            return f" of {view.handle}"
+        if of_actor >= MAX_PENDING_OF_ACTOR:
+            return " of yours"
+        if of_tenant >= MAX_PENDING_OF_TENANT:
+            return " of your tenant"
+        return " here" if len(self._pending) >= MAX_PENDING else ""
 
     def _accept(self, command: Command, asker: Asker, view: OperationView, now_unix_ns: int) -> None:
         deadline_s = DEFAULT_DEADLINE_S if command.deadline_s is None else command.deadline_s

@@ -191,23 +191,32 @@ class Known(NamedTuple):
 
 
 class Remembered:
-    """What became of commands: the last ones of each tenant."""
+    """What became of commands: the last ones. Where there are too many it is the tenant with the most that forgets."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[Key, Known] = OrderedDict()
+        self._by_tenant: dict[str, OrderedDict[str, Known]] = {}
+        self._count = 0
 
     def __len__(self) -> int:
-        return len(self._known)
+        return self._count
 
     def get(self, key: Key) -> Known | None:
         """What became of that one; `None`: not known, or not any more."""
-        return self._known.get(key)
+        of_tenant = self._by_tenant.get(key[0])
+        return None if of_tenant is None else of_tenant.get(key[1])
 
     def put(self, key: Key, known: Known) -> None:
         """Remember what became of one; the oldest are forgotten for it."""
-        self._known[key] = known
-        while len(self._known) > MAX_REMEMBERED:
-            self._known.popitem(last=False)
+        tenant, command_id = key
+        of_tenant = self._by_tenant.setdefault(tenant, OrderedDict())
+        self._count += command_id not in of_tenant
+        of_tenant[command_id] = known
+        while self._count > MAX_REMEMBERED:
+            largest = max(self._by_tenant, key=lambda each: len(self._by_tenant[each]))
+            self._by_tenant[largest].popitem(last=False)
+            self._count -= 1
+            if not self._by_tenant[largest]:
+                del self._by_tenant[largest]
 
 
 def _drop(index: dict[str, dict[Key, Pending]], name: str, key: Key) -> None:

@@ -659,7 +659,7 @@ def test_a_refusal_of_an_older_pause_leaves_the_newer_one(bureau: Bureau):
 def test_no_more_commands_wait_for_one_operation_than_it_can_need(bureau: Bureau, monkeypatch):
     monkeypatch.setattr(command_desk, "MAX_PENDING_OF_RUN", 3)
     answers = [bureau.command("snapshot", command_id=f"c{n}").status for n in range(4)]
-    assert answers == ["accepted"] * 3 + ["invalid"]
+    assert answers == ["accepted"] * 3 + ["overloaded"]
     bureau.start(2, controls=ALL)
     assert bureau.command("snapshot", "load-2", command_id="d").status == "accepted"
     bureau.applies(command_id="c0")
@@ -672,8 +672,28 @@ def test_no_more_commands_wait_than_the_host_can_hold(bureau: Bureau, monkeypatc
     for command_id, operation in (("a", "load-1"), ("b", "load-2")):
         assert bureau.command(operation=operation, command_id=command_id).status == "accepted"
     status = bureau.command(command_id="c")
-    assert status.status == "invalid"
+    assert status.status == "overloaded"
     assert "too many" in status.message
+
+
+@pytest.mark.parametrize(
+    ("bound", "whose"), [("MAX_PENDING_OF_TENANT", "your tenant"), ("MAX_PENDING_OF_ACTOR", "yours")]
+)
+def test_whoever_sends_too_many_keeps_nobody_else_from_commanding(monkeypatch, bound: str, whose: str):
+    monkeypatch.setattr(command_desk, bound, 2)
+    bureau = Bureau()
+    for number, tenant in ((1, "red"), (2, "blue")):
+        bureau.start(number, controls=ALL, tenant=tenant)
+    eve, bob, ada = (
+        Asker(actor=actor, scopes=ADA.scopes, tenant=tenant)
+        for actor, tenant in (("eve", "red"), ("bob", "red"), ("ada", "blue"))
+    )
+    answers = [bureau.command("snapshot", rid(1), f"c{n}", asker=eve, deadline_s=86_400.0) for n in range(3)]
+    assert [each.status for each in answers] == ["accepted", "accepted", "overloaded"]
+    assert whose in answers[-1].message
+    assert bureau.command("snapshot", rid(2), asker=ada).status == "accepted"
+    of_bob = bureau.command("snapshot", rid(1), "b1", asker=bob).status
+    assert of_bob == ("overloaded" if "TENANT" in bound else "accepted")
 
 
 def test_only_the_last_ids_are_remembered(bureau: Bureau, monkeypatch):

@@ -3,7 +3,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otelprogress.protocol.command_waiting import GRACE_NS, Pending, Waiting
+from otelprogress.protocol import command_waiting
+from otelprogress.protocol.command_waiting import GRACE_NS, Known, Pending, Remembered, Waiting
 from otelprogress.protocol.messages import LinkCommand
 
 NS = 10**9
@@ -92,3 +93,15 @@ def test_what_was_settled_long_before_its_deadline_takes_no_room_until_then():
         waiting_for(waiting, f"c{number}", until_s=86_400)
         waiting.drop(("", f"c{number}"))
     assert len(waiting._due) < 100
+
+
+def test_a_tenant_that_has_many_commands_makes_no_other_one_forget(monkeypatch):
+    monkeypatch.setattr(command_waiting, "MAX_REMEMBERED", 4)
+    remembered = Remembered()
+    remembered.put(("blue", "c"), Known("r", "applied"))
+    for number in range(10):
+        for _ in range(2):
+            remembered.put(("red", f"c{number}"), Known("r", "applied"))
+    assert remembered.get(("blue", "c")) == Known("r", "applied")
+    assert [number for number in range(10) if remembered.get(("red", f"c{number}"))] == [7, 8, 9]
+    assert len(remembered) == 4

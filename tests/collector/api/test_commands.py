@@ -42,6 +42,7 @@ ANSWERS = {
     "unsupported": 409,
     "stale": 412,
     "no_worker": 503,
+    "overloaded": 429,
 }
 
 
