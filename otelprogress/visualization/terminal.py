@@ -10,6 +10,7 @@ import contextlib
 import os
 import sys
 import threading
+import time
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Iterable
@@ -26,6 +27,8 @@ from otelprogress.visualization.render import TreeRenderable, drawable, make_con
 from otelprogress.visualization.streams import Redirection
 from otelprogress.visualization.view_model import Limits, title_of, tree_rows
 
+UNDER_WAY_S: Final = 0.02
+"""What prints that began before the streams were taken over are given, a few turns of the interpreter, on the view's thread."""
 MAX_PRINTED_REMEMBERED: Final = 65_536
 MAX_FINALS_PER_NAME: Final = 20
 """Ended operations of one name that stay on the screen; more are counted, failures always stay."""
@@ -184,6 +187,8 @@ class TerminalView:
             vertical_overflow="crop",
         )
         self._redirection.install()
+        # A print that was under way has the stream of before: drawn over, its line would be wiped away.
+        time.sleep(UNDER_WAY_S)
         self._live.start()
         # A program that is killed cannot show the cursor again: it is never hidden.
         self.console.show_cursor(True)

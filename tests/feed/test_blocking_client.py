@@ -54,7 +54,7 @@ def test_both_clients_have_the_same_names_and_arguments():
     members = {name: each for name, each in vars(Client).items() if not name.startswith("_")}
     assert [name for name, each in members.items() if isinstance(each, property)] == ["unanswered"]
     public = [name for name, each in members.items() if inspect.isfunction(each) and name != "close"]
-    assert public == ["watch", "digests", "list", "get", "wait"]
+    assert public == ["watch", "digests", "list", "get", "wait", "command", "command_and_wait"]
     for name in [*public, "__init__"]:
         ours, theirs = (inspect.signature(getattr(kind, name)).parameters for kind in (Client, AsyncClient))
         assert list(ours) == list(theirs)

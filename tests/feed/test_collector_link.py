@@ -198,7 +198,8 @@ def test_a_collector_that_goes_away_for_a_while_says_for_how_long(collector: Col
 
 
 @pytest.mark.parametrize(
-    "frame", ['{"type":"greeting"}', '{"type":"command","command_id":"c","operation":"o","action":"a"}']
+    "frame",
+    ['{"type":"greeting"}', '{"type":"command","command_id":"c","run":"r","action":"rewind","later":1}'],
 )
 def test_what_a_later_collector_says_ends_nothing(collector: CollectorEnd, frame: str):
     heard: list[Mapping[str, float]] = []
