@@ -7,7 +7,9 @@ The middle of `run.Operation`, between what it says (`voice`) and what it asks b
 
 from __future__ import annotations
 
+import itertools
 import math
+import operator
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
 ASKING: Final = "input"
 GATED: Final = frozenset({"cancel", "pause", "resume"})
 """Actions that are no signals of the user's own. `input` has no gate: it is answered where it waits."""
+
+MAX_ORDERS: Final = 256
+"""Commands of one action that wait for its code to come by: as many as a host lets wait for one operation."""
 
 Handler = Callable[[], object]
 
@@ -67,6 +72,7 @@ class Commanded(Voice):
         "_ends",
         "_gate",
         "_handlers",
+        "_handling",
         "_orders",
         "_signals",
         "controls",
@@ -95,6 +101,8 @@ class Commanded(Voice):
         """By action: what has not taken effect yet."""
         self._signals: list[str] = []
         self._handlers: dict[str, Handler] = {}
+        self._handling = False
+        """A thread runs handlers: one at a time."""
 
     # --- what its code calls ----------------------------------------------------------------------------------
 
@@ -129,8 +137,9 @@ class Commanded(Voice):
     def on_signal(self, name: str, handler: Handler) -> None:
         """Let `handler` be called for each command `name` that it accepts (`controls=[name]`).
 
-        It runs in this operation's code, at its next item or checkpoint, one at a time; what it raises goes no
-        further: the command is then refused. A second handler of a name replaces the first.
+        It runs in this operation's code, at its next item or checkpoint, one at a time: what comes meanwhile is handled
+        behind it, and other threads go on. What it raises goes no further: the command is then refused. A second handler
+        of a name replaces the first.
 
         Args:
             name: one of `controls`, other than `cancel`, `pause` and `input`.
@@ -187,7 +196,7 @@ class Commanded(Voice):
             order: who commands, and until when it counts.
 
         Returns:
-            `accepted`, `ended`, or `unsupported`: it does not declare that.
+            `accepted`, `ended`, `unsupported`: it does not declare that; or in words that too many wait.
         """
         if self.ended:
             return "ended"
@@ -203,11 +212,21 @@ class Commanded(Voice):
             at_once = in_effect if action != "resume" else not paused
             opposite = OPPOSITES.get(action, "") if at_once else ""
             withdrawn = self._orders.pop(opposite, [])
+            expired: list[Order] = []
+            fits = True
             if not at_once:
-                self._orders.setdefault(action, []).append(order)
-                if action not in GATED:
-                    self._signals.append(action)
+                expired = self._without_expired(action)
+                orders = self._orders.setdefault(action, [])
+                if len(orders) < MAX_ORDERS:
+                    orders.append(order)
+                    if action not in GATED:
+                        self._signals.append(action)
+                else:  # the program's own calls have no audit of their own: what waits is theirs, too
+                    fits = action in GATED and not order.command_id
         self._refuse(withdrawn, opposite, f"superseded by a {action}")
+        self._refuse(expired, action, "expired")
+        if not fits:
+            return f"{MAX_ORDERS} commands of this kind wait for its code already"
         if at_once and order.command_id:
             self._said(action, order)
         if action == "cancel":
@@ -219,6 +238,18 @@ class Commanded(Voice):
         else:
             gate.signal()
         return "accepted"
+
+    def _without_expired(self, action: str) -> list[Order]:
+        """Take away what waits in vain, once it would be too many: its code may not come by for long. Locked."""
+        orders = self._orders.get(action, [])
+        if len(orders) < MAX_ORDERS:
+            return []
+        over = [_is_over(order) for order in orders]
+        if action not in GATED:
+            each = iter(over)  # of a signal each order has its entry
+            self._signals = [name for name in self._signals if name != action or not next(each)]
+        self._orders[action] = list(itertools.compress(orders, map(operator.not_, over)))
+        return list(itertools.compress(orders, over))
 
     # --- where the code comes by ----------------------------------------------------------------------------------
 
@@ -241,7 +272,7 @@ class Commanded(Voice):
             elif name == "cancel":
                 again, self._cancel_said = self._cancel_said, True
             else:
-                state = State.PAUSED if name == "pause" else None
+                state = State.PAUSED if name == "pause" else self._unpaused()
                 again, self._state = state is self._state, state
         if expired:
             self._refuse(orders, name, "expired")
@@ -252,35 +283,55 @@ class Commanded(Voice):
         for order in orders or [Order()]:
             self._said(name, order)
         if name != "cancel" and not again:
-            self._say(
-                semconv.OPERATION_STATE_CHANGED, state=State.PAUSED if name == "pause" else State.RUNNING
-            )
+            self._say(semconv.OPERATION_STATE_CHANGED, state=state or State.RUNNING)
+
+    def _unpaused(self) -> State | None:
+        """What it is in once its pause is over; `None`: it runs."""
+        return None
 
     def _handle_signals(self) -> None:
-        while True:
+        with self._event_lock:
+            if self._handling:
+                return  # on another thread, or around this call: it comes to these, too
+            self._handling = True
+        try:
+            while (signalled := self._next_signal()) is not None:
+                self._handle(*signalled)
+        except BaseException:
             with self._event_lock:
-                if not self._signals:
-                    return
-                name = self._signals.pop(0)
-                orders = self._orders.get(name, [])
-                order = orders.pop(0) if orders else Order()
-            if _is_over(order):
-                self._refuse([order], name, "expired")
-                continue
-            handler = self._handlers.get(name)
-            if handler is None:
-                self._refuse([order], name, "no handler: its code has not called on_signal()")
-                continue
-            try:
-                handler()
-            except Exception as error:
-                active.count_misuse(f"the handler of signal {name!r} raised {type(error).__name__}: {error}")
-                self._refuse([order], name, f"its handler raised {type(error).__name__}")
-            except BaseException as left:
-                self._refuse([order], name, f"its handler raised {type(left).__name__}")
-                raise
-            else:
-                self._said(name, order)
+                self._handling, left = False, bool(self._signals)
+            if left and self._gate is not None:
+                self._gate.signal()  # whoever comes by next handles them
+            raise
+
+    def _next_signal(self) -> tuple[str, Order] | None:
+        """`None`: there is none, and nobody handles any more."""
+        with self._event_lock:
+            if not self._signals:
+                self._handling = False
+                return None
+            name = self._signals.pop(0)
+            orders = self._orders.get(name, [])
+            return name, orders.pop(0) if orders else Order()
+
+    def _handle(self, name: str, order: Order) -> None:
+        if _is_over(order):
+            self._refuse([order], name, "expired")
+            return
+        handler = self._handlers.get(name)
+        if handler is None:
+            self._refuse([order], name, "no handler: its code has not called on_signal()")
+            return
+        try:
+            handler()
+        except Exception as error:
+            active.count_misuse(f"the handler of signal {name!r} raised {type(error).__name__}: {error}")
+            self._refuse([order], name, f"its handler raised {type(error).__name__}")
+        except BaseException as left:
+            self._refuse([order], name, f"its handler raised {type(left).__name__}")
+            raise
+        else:
+            self._said(name, order)
 
     def _settle_orders(self, *, cancelled: bool) -> None:
         """It ends: nothing takes effect any more. `cancelled`: as a cancel that it was given wanted."""

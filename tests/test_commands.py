@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 import otelprogress as progress
 from otelprogress import active
-from otelprogress.commands import Order
+from otelprogress.commands import MAX_ORDERS, Order
 from otelprogress.exceptions import OperationCancelled, UsageError
 from otelprogress.model import semconv
 from otelprogress.model.events import State
@@ -148,6 +148,48 @@ def test_an_expiry_refuses_only_what_has_expired():
     assert words(said)[1:] == [("c2", "pause", "ended")]
 
 
+@pytest.mark.parametrize("action", ["cancel", "pause", "snapshot"])
+def test_no_more_commands_wait_for_code_that_does_not_come_by_than_it_can_need(action: str):
+    with (
+        recording() as said,
+        progress.operation("work", controls=["cancel", "pause", "snapshot"]) as operation,
+    ):
+        operation.on_signal("snapshot", lambda: None)
+        for number in range(MAX_ORDERS):
+            assert operation.obey(action, Order(f"c{number}")) == "accepted"
+        refused = operation.obey(action, Order("more"))
+        assert "256 commands of this kind wait" in refused
+        assert operation.obey("pause" if action == "cancel" else "cancel", Order("other")) == "accepted"
+        assert operation.pause(), "the program's own call needs no word of its own"
+        assert len(operation._orders[action]) == MAX_ORDERS
+        assert words(said) == []
+    assert "more" not in {command_id for command_id, *_ in words(said)}
+
+
+@pytest.mark.parametrize("action", ["cancel", "pause", "snapshot"])
+def test_commands_whose_time_is_over_give_way_to_others(action: str):
+    """Each is refused once, however many come, and what has time stays."""
+    controls = ["cancel", "pause", "snapshot", "other"]
+    calls: list[str] = []
+    with recording() as said, progress.operation("work", controls=controls) as operation:
+        operation.on_signal("snapshot", lambda: calls.append("snapshot"))
+        operation.on_signal("other", lambda: calls.append("other"))
+        operation.obey(action, Order("kept", until_s=time.monotonic() + 60))
+        operation.obey("other", Order("other"))
+        for number in range(3 * MAX_ORDERS):
+            assert operation.obey(action, Order(f"c{number}", until_s=LONG_AGO)) == "accepted"
+        assert len(operation._orders[action]) <= MAX_ORDERS
+        assert len(operation._signals) <= MAX_ORDERS + 1
+        if action == "snapshot":
+            operation.checkpoint()
+            assert calls == ["snapshot", "other"]
+    told = words(said)
+    assert len(told) == len({command_id for command_id, *_ in told}) == 3 * MAX_ORDERS + 2
+    (fate,) = [refusal for command_id, _, refusal in told if command_id == "kept"]
+    assert fate == (None if action == "snapshot" else "ended")
+    assert {refusal for command_id, _, refusal in told if command_id[0] == "c"} <= {"expired", "ended"}
+
+
 # --- signals --------------------------------------------------------------------------------------------------------
 
 
@@ -229,6 +271,72 @@ async def test_a_handler_that_nobody_would_await_is_misuse():
             operation.on_signal("rewind", lambda: None)
         with pytest.raises(UsageError):
             operation.on_signal("cancel", lambda: None)
+
+
+def test_handlers_run_one_at_a_time_though_threads_come_by_together_and_no_command_is_left():
+    inside: list[int] = []
+    most: list[int] = []
+    go_on = threading.Event()
+
+    def handler() -> None:
+        inside.append(1)
+        most.append(len(inside))
+        go_on.wait(30)
+        inside.pop()
+
+    with recording() as said, progress.operation("work", controls=["snapshot"]) as operation:
+        operation.on_signal("snapshot", handler)
+        operation.obey("snapshot", Order("c1"))
+        first = threading.Thread(target=operation.checkpoint)
+        first.start()
+        eventually(lambda: most)
+        operation.obey("snapshot", Order("c2"))
+        second = threading.Thread(target=operation.checkpoint)
+        second.start()
+        second.join(30)
+        assert not second.is_alive(), "it goes on, and leaves the command to the first"
+        assert most == [1]
+        go_on.set()
+        first.join(30)
+        assert most == [1, 1]
+        assert words(said) == [("c1", "snapshot", None), ("c2", "snapshot", None)]
+
+
+def test_a_command_that_comes_from_within_a_handler_is_handled_behind_it():
+    depths: list[int] = []
+    depth = 0
+
+    with recording() as said, progress.operation("work", controls=["snapshot"]) as operation:
+
+        def handler() -> None:
+            nonlocal depth
+            depth += 1
+            depths.append(depth)
+            if len(depths) == 1:
+                operation.obey("snapshot", Order("c2"))
+                operation.checkpoint()
+            depth -= 1
+
+        operation.on_signal("snapshot", handler)
+        operation.obey("snapshot", Order("c1"))
+        operation.checkpoint()
+        assert depths == [1, 1]
+    assert words(said) == [("c1", "snapshot", None), ("c2", "snapshot", None)]
+
+
+def test_what_waits_behind_a_handler_that_gives_up_is_handled_by_whoever_comes_by_next():
+    calls: list[str] = []
+    with recording() as said, progress.operation("work", controls=["stop", "snapshot"]) as operation:
+        operation.on_signal("stop", _interrupt)
+        operation.on_signal("snapshot", lambda: calls.append("snapshot"))
+        operation.obey("stop", Order("c1"))
+        operation.obey("snapshot", Order("c2"))
+        with pytest.raises(KeyboardInterrupt):
+            operation.checkpoint()
+        assert calls == []
+        operation.checkpoint()
+        assert calls == ["snapshot"]
+    assert [command_id for command_id, *_ in words(said)] == ["c1", "c2"]
 
 
 # --- the end --------------------------------------------------------------------------------------------------------

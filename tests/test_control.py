@@ -67,6 +67,38 @@ def test_threads_that_bring_the_same_command_at_once_bring_it_once():
     assert sorted(order.command_id for _, order in work.asked) == sorted(f"c{number}" for number in range(50))
 
 
+def test_an_operation_that_is_slow_to_take_a_command_holds_up_no_other():
+    """What it says of the command runs through the application's processors."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Slow(Work):
+        def obey(self, action: str, order: Any) -> str:
+            begun.set()
+            go_on.wait(30)
+            return super().obey(action, order)
+
+    slow, quick = Slow("unsupported"), Work()
+    taker, _ = controlling(r1=slow, r2=quick)
+    answers: list[str] = []
+    first = threading.Thread(target=lambda: answers.append(taker.take(command()).status))
+    first.start()
+    assert begun.wait(30)
+    others: list[str] = []
+
+    def bring_others() -> None:
+        others.extend(taker.take(each).status for each in (command("c2", "r2"), command()))
+
+    beside = threading.Thread(target=bring_others)
+    beside.start()
+    beside.join(10)
+    assert others == ["accepted", "duplicate"]
+    go_on.set()
+    first.join(30)
+    assert answers == ["unsupported"]
+    assert taker.take(command()).status == "unsupported"
+    assert len(slow.asked) == 1
+
+
 def test_whoever_sends_a_refused_command_again_hears_the_refusal_again():
     taker, _ = controlling(r1=Work("unsupported"))
     assert [taker.take(command()).status for _ in range(2)] == ["unsupported"] * 2
