@@ -49,9 +49,8 @@ class Control:
         key = command.command_id, command.run
         with self._lock:
             before = self._answered.get(key)
-            if (
-                before is not None and command.command_id
-            ):  # without one it is no command, but how things stand above
+            # Without an id it is no command, but how things stand above: that is obeyed each time.
+            if before is not None and command.command_id:
                 if command.below and before.status == "accepted":
                     self._prolong(command)
                 return CommandStatus(

@@ -78,6 +78,7 @@ FOR_COMMANDS = {
     "otelprogress.control",
     "otelprogress.protocol.command_desk",
     "otelprogress.protocol.command_judging",
+    "otelprogress.protocol.command_recalling",
     "otelprogress.protocol.command_standing",
     "otelprogress.protocol.command_waiting",
     "otelprogress.feed.commanding",

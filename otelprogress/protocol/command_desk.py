@@ -39,6 +39,7 @@ from otelprogress.protocol.command_judging import (
     check,
     judged,
 )
+from otelprogress.protocol.command_recalling import order_of, recall, word_of
 from otelprogress.protocol.command_standing import Standing
 from otelprogress.protocol.command_waiting import (
     GRACE_NS,
@@ -93,35 +94,7 @@ class CommandDesk:
         self._standing = Standing()
         self._deliveries: list[Delivery] = []
         self._events: list[Event] = []
-        self._recall()
-
-    def _recall(self) -> None:
-        """What became of the commands of before a restart, as far as the log that was kept reaches, and what stands."""
-        ring, tree = self._hub.ring, self._hub.tree
-        for run_id in tree.run_ids():
-            run = tree.identity(run_id)
-            if run is not None and run.state is State.PAUSED:
-                # By which command is not known where the log does not reach back so far.
-                self._standing.took_effect(
-                    run_id, LinkCommand(command_id="", run=run_id, action=PAUSE, below=True)
-                )
-        for _, entry in ring.read(ring.first - 1):
-            if _SAYS_CONTROL not in entry.encoded:
-                continue
-            said = _said_in(entry.encoded)
-            if said.control_id is not None and (word := _word(said.kind, said.control_refusal)) is not None:
-                self._known.put((entry.after.tenant, said.control_id), Known(entry.after.id, word))
-                if word == "applied" and said.control_action in _STANDING:
-                    self._recall_standing(entry.after.id, said)
-
-    def _recall_standing(self, run_id: str, said: _Said) -> None:
-        run = self._hub.tree.identity(run_id)
-        if run is None or not run.live or (said.control_action == PAUSE and run.state is not State.PAUSED):
-            return
-        # The last one is the one that holds: those before it may have been taken back.
-        for order in self._standing.of(run_id):
-            self._standing.withdraw(run_id, said.control_action or "", order.command_id)
-        self._standing.took_effect(run_id, _order_of(said, run_id, said.control_action or ""))
+        recall(hub, self._known, self._standing)
 
     # --- what a host asks -------------------------------------------------------------------------------------
 
@@ -292,7 +265,7 @@ class CommandDesk:
             elif kind == semconv.CONTROL_APPLIED and event.control_action == RESUME:
                 # By its own code: whatever paused it is over.
                 if any(order.action == PAUSE for order in self._standing.of(event.run_id)):
-                    self._took_effect(_order_of(event, event.run_id, RESUME), event.tenant)
+                    self._took_effect(order_of(event, event.run_id, RESUME), event.tenant)
             elif kind == semconv.OPERATION_ENDED:
                 self._ended(
                     event.run_id, lost=each.event.operation.state is State.LOST, now_unix_ns=now_unix_ns
@@ -302,7 +275,7 @@ class CommandDesk:
 
     def _settle(self, event: Event) -> None:
         key = (event.tenant, event.control_id or "")
-        word = _word(event.kind.removeprefix(semconv.PREFIX), event.control_refusal)
+        word = word_of(event.kind.removeprefix(semconv.PREFIX), event.control_refusal)
         pending, known = self._pending.get(key), self._known.get(key)
         run_id = pending.run_id if pending is not None else event.run_id if known is None else known.run_id
         if known is not None and pending is None and self._is_below(run_id, event.run_id):
@@ -343,7 +316,7 @@ class CommandDesk:
                 del pending.owed[owed]
         if action in CASCADING and (pending is not None or before is not None or action == CANCEL):
             # Else, of before a restart, it may as well be that one below stood still, which says so no more once it goes on.
-            self._took_effect(_order_of(event, event.run_id, action), event.tenant)
+            self._took_effect(order_of(event, event.run_id, action), event.tenant)
         if pending is not None:
             self._drop_where_done(pending)
 
@@ -482,42 +455,6 @@ class CommandDesk:
 
 
 _SETTLED: Final = frozenset({semconv.CONTROL_APPLIED, semconv.CONTROL_REFUSED})
-_STANDING: Final = frozenset({CANCEL, PAUSE})
-_SAYS_CONTROL: Final = b'"kind":"control.'
-"""In an entry of the log that says what became of a command."""
-
-
-class _Said(msgspec.Struct):
-    """What an entry of the log says of a command."""
-
-    kind: str
-    control_id: str | None = None
-    control_action: str | None = None
-    control_actor: str | None = None
-    control_reason: str | None = None
-    control_refusal: str | None = None
-
-
-_said_in: Final = msgspec.json.Decoder(_Said).decode
-
-
-def _word(kind: str, refusal: str | None) -> str | None:
-    """What became of a command, for the answer to a duplicate; `None`: that kind of event does not say it."""
-    if kind == "control.applied":
-        return "applied"
-    return f"refused: {refusal or 'no reason given'}" if kind == "control.refused" else None
-
-
-def _order_of(event: Event | _Said, run_id: str, action: str) -> LinkCommand:
-    """For those below: what an operation says that it obeyed, which has no deadline any more."""
-    return LinkCommand(
-        command_id=event.control_id or "",
-        run=run_id,
-        action=action,
-        arguments={} if event.control_reason is None else {"reason": event.control_reason},
-        actor=event.control_actor or "",
-        below=True,
-    )
 
 
 def _with_time_left(command: LinkCommand, pending: Pending, now_unix_ns: int) -> LinkCommand:
