@@ -50,7 +50,10 @@ def recall(hub: Hub, known: Remembered, standing: Standing) -> None:
             continue
         said = _said_in(entry.encoded)
         if said.control_id is not None and (word := word_of(said.kind, said.control_refusal)) is not None:
-            known.put((entry.after.tenant, said.control_id), Known(entry.after.id, word))
+            key = entry.after.tenant, said.control_id
+            before = known.get(key)
+            if before is None or before.run_id not in tree.ancestors(entry.after.id):
+                known.put(key, Known(entry.after.id, word))
             if word == "applied" and said.control_action in _STANDING:
                 _recall_standing(hub, standing, entry.after.id, said)
 

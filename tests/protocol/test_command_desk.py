@@ -198,6 +198,15 @@ def test_what_stands_above_stands_after_a_restart_too(bureau: Bureau, action: st
     ]
 
 
+def test_after_a_restart_a_word_from_below_counts_for_less_than_that_of_the_operation_itself(bureau: Bureau):
+    bureau.start(2, "chunk", parent=1, writer_id="w2")
+    bureau.command("pause")
+    bureau.refuses()
+    bureau.applies(2, writer_id="w2")
+    bureau.desk = CommandDesk(bureau.hub, bureau.reaches)
+    assert bureau.command("pause").message == "accepted before; refused: expired"
+
+
 def test_a_pause_whose_command_the_log_does_not_hold_any_more_stands_after_a_restart(bureau: Bureau):
     bureau.say(1, semconv.OPERATION_STATE_CHANGED, state=State.PAUSED)
     bureau.desk = CommandDesk(bureau.hub, bureau.reaches)
