@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from otelprogress import active
 from otelprogress.exceptions import UsageError
-from otelprogress.gate import Gate
+from otelprogress.gate import OPPOSITES, Gate
 from otelprogress.imports import fetch
 from otelprogress.model import semconv
 from otelprogress.voice import Voice
@@ -36,8 +36,6 @@ GATED: Final = frozenset({"cancel", "pause", "resume"})
 
 MAX_ORDERS: Final = 256
 """Commands of one action that wait for its code to come by: as many as a host lets wait for one operation."""
-
-_OPPOSITES: Final = {"pause": "resume", "resume": "pause"}
 
 Handler = Callable[[], object]
 
@@ -278,7 +276,7 @@ class Commanded(Voice):
             paused = self._state is State.PAUSED
             in_effect = (self._cancel_said if action == "cancel" else paused) if action in GATED else False
             at_once = in_effect if action != "resume" else not paused
-            opposite = _OPPOSITES.get(action, "") if at_once else ""
+            opposite = OPPOSITES.get(action, "") if at_once else ""
             withdrawn = self._orders.pop(opposite, [])
             expired: list[Order] = []
             fits = True

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, get_args
 
 from otelprogress import active
 from otelprogress.commands import ASKING, Order
-from otelprogress.protocol.command_desk import content_of
+from otelprogress.model.input_schema import content_of
 from otelprogress.protocol.messages import CommandAnswer, CommandStatus
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ class Control:
         key = command.command_id, command.run
         with self._lock:
             before = self._answered.get(key)
-            if before is not None:
+            # Without an id it is no command, but how things stand above: that is obeyed each time.
+            if before is not None and command.command_id:
                 if command.below and before.status == "accepted":
                     self._prolong(command)
                 return CommandStatus(

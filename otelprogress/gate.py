@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 CHUNK_ITEMS: Final = 65_536
 """Items between two looks of an undisturbed loop; draining as many takes 0.3 ms."""
 
+OPPOSITES: Final = {"pause": "resume", "resume": "pause"}
+"""What takes back what, as far as no code has come by yet."""
+
 OnChange = Callable[[str], None]
 """Told what was applied: `cancel`, `pause` (the code stands still), `resume` (it goes on) or `signal` (handlers are to
 run now); and that the time of a command was over before the code came by: `cancel_expired`, `pause_expired`."""

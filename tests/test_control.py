@@ -184,6 +184,34 @@ def test_one_that_stands_above_and_comes_again_for_what_begins_has_new_time(acti
     assert len(gate._orders.get(action, ())) == 0, "what it says of it was said"
 
 
+@pytest.mark.parametrize("action", ["cancel", "pause"])
+def test_one_that_was_obeyed_above_has_no_deadline_any_more(action: str):
+    taker, ins = controlling()
+    gate = ins.remote_gates["a"] = RemoteGate()
+    taker.take(command("c1", "a", action, below=True, valid_s=0.0))
+    taker.take(command("c1", "a", action, below=True))
+    assert gate.closed_by() is gate
+    assert (gate._pause_until_s if action == "pause" else gate._cancel_until_s) == float("inf")
+
+
+@pytest.mark.parametrize("action", ["cancel", "pause"])
+def test_one_that_stands_above_closes_a_gate_anew_that_was_dropped_meanwhile(action: str):
+    taker, ins = controlling()
+    ins.remote_gates["a"] = RemoteGate()
+    taker.take(command("c1", "a", action, below=True))
+    gate = ins.remote_gates["a"] = RemoteGate()
+    assert taker.take(command("c1", "a", action, below=True)).status == "duplicate"
+    assert gate.closed_by() is gate
+
+
+def test_how_things_stand_above_is_obeyed_each_time_though_no_command_said_so():
+    taker, ins = controlling()
+    gate = ins.remote_gates["a"] = RemoteGate()
+    for action, paused in (("pause", True), ("resume", False), ("pause", True), ("resume", False)):
+        assert taker.take(command("", "a", action, below=True)).status == "accepted"
+        assert gate.paused is paused
+
+
 def test_a_real_operation_obeys_and_its_answers_are_the_hosts():
     with recording(), progress.operation("work", controls=["cancel"]) as operation:
         taker = Control(active.current)

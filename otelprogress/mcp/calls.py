@@ -61,6 +61,7 @@ _FAILURES: Final[Mapping[str, str]] = {
     "duplicate": "that command was given before",
     "ambiguous": "more than one operation is meant",
     "no_worker": "its process cannot be reached",
+    "overloaded": "too many commands wait for their effect already: wait for those",
 }
 """What a status means where the host says nothing more."""
 

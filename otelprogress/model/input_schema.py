@@ -224,3 +224,10 @@ def _shown(name: object) -> str:
 
 def _listed(names: Any) -> str:
     return ", ".join(f"`{clean(name, _MAX_SHOWN_CHARS)}`" for name in sorted(map(str, names)))
+
+
+def content_of(arguments: Mapping[str, Primitive | None]) -> object:
+    """The answer that the arguments of an `input` command hold: `content`, or a form's fields `content.NAME`."""
+    front = "content."
+    form = {name[len(front) :]: value for name, value in arguments.items() if name.startswith(front)}
+    return form or arguments.get("content")

@@ -454,7 +454,17 @@ class SourceContract:
 
     @pytest.mark.parametrize(
         "status",
-        ["not_found", "ended", "forbidden", "invalid", "unsupported", "stale", "ambiguous", "no_worker"],
+        [
+            "not_found",
+            "ended",
+            "forbidden",
+            "invalid",
+            "unsupported",
+            "stale",
+            "ambiguous",
+            "no_worker",
+            "overloaded",
+        ],
     )
     async def test_a_command_that_is_refused_is_refused_in_words_of_its_own(self, calls, world, status):
         await world.publish(started())

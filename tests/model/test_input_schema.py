@@ -15,6 +15,7 @@ from otelprogress.model.input_schema import (
     check_schema,
     checked,
     checked_text,
+    content_of,
     schema_of,
 )
 
@@ -221,3 +222,9 @@ def test_whatever_the_schema_and_the_answer_only_one_error_comes_out(schema: Any
     assert checked_text(as_text, content) == answer
     assert json.loads(json.dumps(answer, allow_nan=False)) == answer
     assert checked(schema, answer) == answer, "what was taken once is taken again"
+
+
+def test_a_form_is_told_by_its_fields():
+    assert content_of({"content": "a"}) == "a"
+    assert content_of({"content.rate": 1, "content.why": "b", "input_id": "in1"}) == {"rate": 1, "why": "b"}
+    assert content_of({"reason": "x"}) is None

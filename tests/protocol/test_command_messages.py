@@ -9,7 +9,8 @@ import pytest
 from otelprogress.model import semconv
 from otelprogress.model.events import State
 from otelprogress.model.tree import OperationTree
-from otelprogress.protocol.command_desk import Asker, CommandDesk
+from otelprogress.protocol.command_desk import CommandDesk
+from otelprogress.protocol.command_judging import Asker
 from otelprogress.protocol.cursor import CursorKey
 from otelprogress.protocol.filters import Matcher
 from otelprogress.protocol.hub import Hub

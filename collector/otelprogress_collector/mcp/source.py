@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from otelprogress.mcp.refusal import Refusal
 from otelprogress.mcp.source import Heard, Listing, Since, Status, Taken, Viewer, Wanted, is_named
 from otelprogress.model.events import OUTCOMES, FeedEvent, OperationView, State
-from otelprogress.protocol.command_desk import Asker
+from otelprogress.protocol.command_judging import Asker
 from otelprogress.protocol.digests import changes_since
 from otelprogress.protocol.filters import Matcher
 from otelprogress.protocol.messages import Command, CommandStatus, Filter

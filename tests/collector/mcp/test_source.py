@@ -16,7 +16,7 @@ from otelprogress.mcp.calls import Calls
 from otelprogress.mcp.refusal import Refusal
 from otelprogress.mcp.source import ALL_SCOPES, Wanted
 from otelprogress.model.events import Event
-from otelprogress.protocol.command_desk import Asker
+from otelprogress.protocol.command_judging import Asker
 from otelprogress.protocol.filters import Matcher
 from otelprogress.protocol.messages import Command, CommandStatus
 from otelprogress_collector.auth.principal import Principal
