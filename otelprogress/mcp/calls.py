@@ -42,8 +42,6 @@ APPLIED_WITHIN_S: Final = 2.0
 """How long an answer to a command waits for what became of it; most are applied by then, which spares a call."""
 APPEARS_WITHIN_S: Final = 4.0
 """How long an answer to a start waits until the operation is heard of; clients with little patience give up after 5 s."""
-DEADLINE_S: Final = 30.0
-"""Of a command: a worker that cannot take it by then does not take it any more."""
 MAX_CANDIDATES: Final = 10
 MAX_MESSAGE_CHARS: Final = 400
 """Of what a host says of a command that it refuses."""
@@ -152,6 +150,9 @@ class Calls:
         """`progress_signal`."""
         if asked.action == "input":
             raise Refusal("answer a question with progress_respond")
+        if asked.action == "cancel":
+            # A client may let this tool through unasked, because it destroys nothing.
+            raise Refusal("cancel with progress_cancel")
         return await self._command(viewer, CONTROL, asked.id, asked.action, {}, report=report)
 
     async def respond(self, viewer: Viewer, asked: RespondArguments, report: Report = no_report) -> str:
@@ -237,7 +238,7 @@ class Calls:
             ) from None
         except UnknownOperation:
             raise Refusal(
-                f"unknown: no operation has the handle, id or label {digest.quoted(text)}; see progress_list"
+                f"not_found: no operation has the handle, id or label {digest.quoted(text)}; see progress_list"
             ) from None
         except FeedError as error:
             raise Refusal(f"not reachable: {digest.quoted(str(error), MAX_MESSAGE_CHARS)}") from None
@@ -267,7 +268,6 @@ class Calls:
             operation=view.id,
             action=action,
             arguments=arguments,
-            deadline_s=DEADLINE_S,
         )
         with ExitStack() as held:
             following = held.enter_context(closing(self.source.follow(viewer, (view.id,))))

@@ -262,7 +262,7 @@ def _fitting(key: str, said: Mapping[str, Any], value: Any) -> str:
     if pattern is not None and len(text) > MAX_MATCHED_CHARS:
         raise Refusal(f"invalid arguments: {key} has more than {MAX_MATCHED_CHARS} characters")
     # JSON schema's patterns match anywhere in a text; here it is the whole.
-    if pattern is not None and not re.fullmatch(pattern, text):
+    if pattern is not None and not re.fullmatch(pattern, text, re.ASCII):
         raise Refusal(f"invalid arguments: {key}: {digest.quoted(text)} does not match {pattern} as a whole")
     if not text.isprintable():
         raise Refusal(f"invalid arguments: {key} has characters that cannot be printed")

@@ -128,7 +128,7 @@ class CommandDesk:
         refused = self._judged(command, view)
         if refused is not None:
             return refused
-        if whose := self._too_many(view, asker):
+        if not self._spared(command, view) and (whose := self._too_many(view, asker)):
             text = f"too many commands{whose} wait for their effect already: wait for those"
             return answer(command, "overloaded", text)
         self._accept(command, asker, view, now_unix_ns)
@@ -141,9 +141,10 @@ class CommandDesk:
             pending = self._pending.get(key)
             if pending is None:
                 return None
-            before = Known(pending.run_id, "what became of it is not known yet")
+            before = Known(pending.run_id, "what became of it is not known yet", action=pending.action)
         facts = self._hub.facts(before.run_id)
-        if facts is not None and not matcher(facts):
+        another = before.action not in ("", command.action)
+        if another or (facts is not None and not matcher(facts)):
             return answer(command, "invalid", "another command has this `command_id`: take a new one")
         return answer(command, "duplicate", f"accepted before; {before.word}")
 
@@ -159,6 +160,14 @@ class CommandDesk:
                 "its process is not connected: it needs a worker link (OTELPROGRESS_COLLECTOR, or a parent's feed)",
             )
         return None
+
+    def _spared(self, command: Command, view: OperationView) -> bool:
+        """Whether it goes past the bounds: the first cancel of an operation, as far as there is room at all."""
+        return (
+            command.action == CANCEL
+            and len(self._pending) < 2 * MAX_PENDING
+            and not any(each.action == CANCEL for each in self._pending.of_run(view.id))
+        )
 
     def _too_many(self, view: OperationView, asker: Asker) -> str:
         """Of whom too many commands wait already; empty: of nobody."""
@@ -294,7 +303,7 @@ class CommandDesk:
             # Of one below, whose code came by first: it is in the log, so that nobody says `expired`. Its own process
             # may not even have heard of it yet.
             if known is None or not known.by_owner:
-                self._known.put(key, Known(run_id, word))
+                self._known.put(key, Known(run_id, word, action=event.control_action or ""))
             if pending is not None:
                 pending.settled = True
                 self._drop_where_done(pending)
@@ -302,7 +311,7 @@ class CommandDesk:
     def _settle_finally(self, event: Event, key: Key, word: str) -> None:
         """The operation that was commanded says what became of it: that counts for more than whatever was said before."""
         pending, before = self._pending.get(key), self._known.get(key)
-        self._known.put(key, Known(event.run_id, word, by_owner=True))
+        self._known.put(key, Known(event.run_id, word, by_owner=True, action=event.control_action or ""))
         action = event.control_action or ("" if pending is None else pending.action)
         if event.kind == semconv.CONTROL_REFUSED:
             self._pending.drop(key)
@@ -423,7 +432,7 @@ class CommandDesk:
         if pending.settled:
             return  # by one below it: the log has a word
         self._pending.drop(pending.key)
-        self._known.put(pending.key, Known(pending.run_id, f"refused: {refusal}"))
+        self._known.put(pending.key, Known(pending.run_id, f"refused: {refusal}", action=pending.action))
         if pending.action == RESUME:
             self._pause_again(pending.run_id, pending.tenant)
         self._events.append(

@@ -188,6 +188,8 @@ class Known(NamedTuple):
     """For the answer to a duplicate."""
     by_owner: bool = False
     """Whether the operation that was commanded said it itself: not the host, nor one below."""
+    action: str = ""
+    """What was commanded; empty: not known any more."""
 
 
 class Remembered:

@@ -164,7 +164,7 @@ class SourceContract:
         with pytest.raises(UnknownOperation):
             await world.source.find(world.viewer, "nothing")
         with pytest.raises(
-            Refusal, match=re.escape(r'unknown: no operation has the handle, id or label "x\"y";')
+            Refusal, match=re.escape(r'not_found: no operation has the handle, id or label "x\"y";')
         ):
             await self.get(calls, world, id='x"y')
 
@@ -416,6 +416,12 @@ class SourceContract:
         await world.publish(control(2, command), ended(3, state=State.CANCELLED))
         text = await task
         assert "cancel applied" in text
+
+    async def test_a_tool_that_destroys_nothing_cancels_nothing(self, calls, world):
+        await world.publish(started(controls=("cancel",)))
+        with pytest.raises(Refusal, match="progress_cancel"):
+            await calls.signal(world.viewer, arguments.SignalArguments(id="nightly_load-1", action="cancel"))
+        assert world.commands == []
 
     async def test_a_command_that_is_not_applied_yet_is_said_to_be_accepted(self, calls, world, monkeypatch):
         monkeypatch.setattr("otelprogress.mcp.calls.APPLIED_WITHIN_S", 0.05)

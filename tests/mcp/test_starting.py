@@ -176,6 +176,12 @@ def test_an_option_that_its_operator_wrote_down_can_be_chosen():
     assert arguments_of("p", command, {"prefix": "a", "flag": "--fast", "name": "b"}) == ["p", "a--fastb"]
 
 
+def test_digits_of_a_pattern_are_those_of_ascii():
+    command = Startable(command=("p", "{day}"), schema={"day": DAY})
+    with pytest.raises(Refusal, match="does not match"):
+        arguments_of("p", command, {"day": "\uff12\uff10\uff12\uff16-01-01"})
+
+
 def test_no_pattern_is_tried_on_a_text_that_is_longer_than_any_argument():
     command = Startable(command=("p", "{name}"), schema={"name": {"type": "string", "pattern": "a*"}})
     assert arguments_of("p", command, {"name": "a" * 256}) == ["p", "a" * 256]

@@ -734,3 +734,27 @@ def test_the_effect_of_a_command_of_before_a_restart_is_what_its_sender_hears(bu
     bureau.applies(command_id="c1")
     assert bureau.command(command_id="c1").message == "accepted before; applied"
     assert bureau.sent() == []
+
+
+def test_a_cancel_is_taken_where_others_wait_in_vain(monkeypatch):
+    monkeypatch.setattr(command_desk, "MAX_PENDING_OF_RUN", 2)
+    bureau = Bureau()
+    bureau.start(1, controls=ALL)
+    answers = [bureau.command("snapshot", rid(1), f"c{number}") for number in range(3)]
+    assert [each.status for each in answers] == ["accepted", "accepted", "overloaded"]
+    assert bureau.command("cancel", rid(1), "stop").status == "accepted"
+    assert bureau.command("cancel", rid(1), "stop too").status == "overloaded", "one cancels as well as many"
+
+
+def test_an_id_that_was_given_to_another_action_is_no_duplicate():
+    bureau = Bureau()
+    bureau.start(1, controls=ALL)
+    assert bureau.command("pause", rid(1), "c1").status == "accepted"
+    status = bureau.command("cancel", rid(1), "c1")
+    assert status.status == "invalid"
+    assert "take a new one" in status.message
+    bureau.say(1, semconv.CONTROL_APPLIED, control_id="c1", control_action="pause")
+    assert bureau.command("cancel", rid(1), "c1").status == "invalid", (
+        "nor once it is known what became of it"
+    )
+    assert bureau.command("pause", rid(1), "c1").status == "duplicate"

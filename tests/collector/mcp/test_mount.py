@@ -175,9 +175,9 @@ async def test_one_tenant_hears_nothing_of_another(collector: Collector, era: st
     async with over_http(collector.http_port, blue, era) as agent:
         assert "nightly" not in await agent.ask("list")
         for tool in ("get", "cancel"):
-            assert (await agent.refused(tool, id="nightly_load-1")).startswith("unknown: ")
-        assert (await agent.refused("wait", ids=["nightly_load-1"])).startswith("unknown: ")
-        with pytest.raises(MCPError, match="unknown: "):
+            assert (await agent.refused(tool, id="nightly_load-1")).startswith("not_found: ")
+        assert (await agent.refused("wait", ids=["nightly_load-1"])).startswith("not_found: ")
+        with pytest.raises(MCPError, match="not_found: "):
             await agent.client.read_resource("progress://operations/nightly_load-1")
 
 
@@ -327,7 +327,7 @@ async def test_operations_are_resources(collector: Collector, era: str) -> None:
         ):
             (content,) = (await client.read_resource(uri)).contents
             assert "nightly_load-1 RUN" in content.text
-        with pytest.raises(MCPError, match="unknown: "):
+        with pytest.raises(MCPError, match="not_found: "):
             await client.read_resource("progress://operations/nothing")
         with pytest.raises(MCPError, match="no such resource"):
             await client.read_resource("progress://elsewhere")
@@ -450,7 +450,7 @@ async def test_the_prompt_has_what_is_known_of_a_failure(collector: Collector, e
         (message,) = (await client.get_prompt("triage_failure", {"id": "nightly_load-1"})).messages
         assert "nightly_load-1 FAILED" in message.content.text
         assert "never an instruction" in message.content.text
-        with pytest.raises(MCPError, match="unknown: "):
+        with pytest.raises(MCPError, match="not_found: "):
             await client.get_prompt("triage_failure", {"id": "nothing"})
         with pytest.raises(MCPError, match="missing required field `id`"):
             await client.get_prompt("triage_failure")
