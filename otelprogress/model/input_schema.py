@@ -165,7 +165,9 @@ def _checked_primitive(schema: Mapping[str, Any], content: object, what: str) ->
     elif not isinstance(value, bool):
         least, most = schema.get("minimum", -math.inf), schema.get("maximum", math.inf)
         if not least <= value <= most:
-            raise InvalidValue(f"{what} lies between {least} and {most}")
+            bounds = [f"at least {least}"] if least > -math.inf else []
+            bounds += [f"at most {most}"] if most < math.inf else []
+            raise InvalidValue(f"{what} is {' and '.join(bounds)}")
     return value
 
 

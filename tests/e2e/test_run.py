@@ -86,7 +86,7 @@ def shown(identifier: str) -> dict[str, object]:
 
 def test_a_program_is_an_operation_while_it_runs_and_afterwards(tmp_path: Path):
     with running(
-        "--id", "job", "--title", "all of it", "--", "sh", "-c", SAYS_PID + "sleep 600", tmp_path / "pid"
+        "--id", "job", "--title", "all of it", "--", "sh", "-c", SAYS_PID + "exec sleep 600", tmp_path / "pid"
     ) as it:
         (found,) = eventually(lambda: [one for one in listed() if one["state"] == "running"], 30)
         assert (found["name"], found["title"], found["label"]) == ("sh", "all of it", "job")

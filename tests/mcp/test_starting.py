@@ -124,7 +124,7 @@ def test_every_type_goes_into_an_argument_of_its_own():
     assert arguments_of("p", command, {"n": 3}) == ["p", "3", "--ratio=0.5", "--full=false", "--to=a"]
     given = {"n": 3, "r": 1, "full": True, "to": "b"}
     assert arguments_of("p", command, given) == ["p", "3", "--ratio=1", "--full=true", "--to=b"]
-    with pytest.raises(Refusal, match="lies between 1"):
+    with pytest.raises(Refusal, match="is at least 1"):
         arguments_of("p", command, {"n": 0})
 
 

@@ -158,7 +158,7 @@ def test_an_answer_is_taken_as_people_type_it(schema: dict, content: Any, answer
         ({"type": "number"}, True, "a number"),
         ({"type": "number"}, "nan", "a number"),
         ({"type": "number"}, "1e999", "a number"),
-        ({"type": "number", "maximum": 1}, 2, "between -inf and 1"),
+        ({"type": "number", "maximum": 1}, 2, "is at most 1"),
         ({"type": "integer"}, 1.5, "a whole number"),
         ({"type": "integer"}, "9" * 400, "a whole number"),
         ({"type": "integer"}, "9" * 5000, "a whole number"),
@@ -170,7 +170,7 @@ def test_an_answer_is_taken_as_people_type_it(schema: dict, content: Any, answer
         (FORM, "0.5", "`again`, `rate`, `why`"),
         (FORM, {"why": "x"}, "needs `rate` too"),
         (FORM, {"rate": 0.5, "extra": 1}, "only the fields"),
-        (FORM, {"rate": 2}, "field 'rate' lies between 0 and 1"),
+        (FORM, {"rate": 2}, "field 'rate' is at least 0 and at most 1"),
         (FORM, {"rate": {"of": 1}}, "field 'rate' is a number"),
     ],
 )
