@@ -1,4 +1,4 @@
-"""`python -m bench NAME… [--quick] [--json FILE]`: run benchmarks, print a ."""
+"""`python -m bench NAME… [--quick] [--json FILE]`: run benchmarks, print a table, write the rows."""
 
 from __future__ import annotations
 
