@@ -1,4 +1,4 @@
-"""`python -m bench NAME… [--quick] [--json FILE]`: run benchmarks, print a table, write the rows."""
+"""`python -m bench NAME… [--quick] [--json FILE]`: run benchmarks, print a ."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("names", nargs="+", choices=MODULES, metavar="NAME", help=", ".join(MODULES))
     parser.add_argument(
-        "--quick", action="store_true", help="fewer and shorter rounds, all names within 60 s"
+        "--quick", action="store_true", help="fewer and shorter rounds, half a minute or less for most names"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the list of rows here")
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)

@@ -25,12 +25,14 @@ if TYPE_CHECKING:
     from otelprogress.active import Instrumentation
     from otelprogress.gate import Gate
     from otelprogress.model.events import State
+    from otelprogress.model.fields import json_in
     from otelprogress.model.input_schema import Answer, check_schema, checked
     from otelprogress.step import Step
 
 NO_DEFAULT: Final[Any] = object()
 """`default` was not given: a question whose time is over raises."""
 MAX_OPEN_QUESTIONS: Final = 64
+_WORDS: Final = frozenset({"title", "description", "default"})
 
 
 def load() -> None:
@@ -39,6 +41,7 @@ def load() -> None:
         globals(),
         {
             "otelprogress.model.events": ("State",),
+            "otelprogress.model.fields": ("json_in",),
             "otelprogress.model.input_schema": ("check_schema", "checked"),
         },
     )
@@ -94,7 +97,8 @@ class Asking(Commanded):
         Args:
             prompt: one line, at most 1,024 characters; secrets are redacted.
             schema: a flat JSON schema: a primitive (`{"enum": ["halve", "stop"]}`, `{"type": "number"}`) or an object of
-                primitives; `None`: any text, number or truth value.
+                primitives; `None`: any text, number or truth value. At most 4,096 bytes of JSON, and nothing to choose or to
+                fill in that looks like a secret: those who answer get it redacted.
             timeout_s: seconds; `None`: until it is answered or cancelled.
             default: what comes back when the time is over, or when nobody can answer.
 
@@ -104,7 +108,7 @@ class Asking(Commanded):
         Raises:
             InputTimeout: nobody answered in time, or nobody can, and there is no default.
             OperationCancelled: it was cancelled while it waited.
-            InvalidValue: a schema that is not flat, or a time that cannot be meant (in strict mode; else it is counted, and
+            InvalidValue: a schema that is not flat or cannot be passed on, or a time that cannot be meant (in strict mode; else it is counted, and
                 any primitive counts, at any time).
         """
         if not self._may_ask(default):
@@ -214,6 +218,7 @@ class Asking(Commanded):
         try:
             if schema is not None:
                 check_schema(schema)
+                _check_passed_on(schema)
                 asked_by = dict(schema)
             if default is not NO_DEFAULT and default is not None:
                 checked(asked_by, default)
@@ -232,7 +237,7 @@ class Asking(Commanded):
         question.said = {
             "input_id": question.input_id,
             "input_prompt": _as_text(prompt),
-            "input_schema": json.dumps(question.schema) if question.schema else None,
+            "input_schema": _as_json(question.schema) if question.schema else None,
             "input_default": None if default is NO_DEFAULT else json.dumps(default, default=str),
             "input_deadline_unix_ns": None if left_s is None else now_unix_ns + int(left_s * 1e9),
         }
@@ -248,7 +253,7 @@ class Asking(Commanded):
         if closed is not None and closed.signalled and not closed.cancelled:
             closed.check_signals()
             return not question.answered
-        return closed is None or not closed.cancelled
+        return closed is None or not closed.cancelled or self.was_told(closed)
 
     @active.contained
     def _asked(self, question: _Question) -> None:
@@ -259,7 +264,8 @@ class Asking(Commanded):
             self._questions.pop(question.input_id, None)
             others = [each for each in self._questions.values() if not each.answered]
             if not self._questions and self._state is State.WAITING:
-                self._state = None
+                self._state = State.PAUSED if self._stands() else None
+            paused = self._state is State.PAUSED
         self._say_answered(question)
         if self.ended:
             return
@@ -268,6 +274,15 @@ class Asking(Commanded):
             self._say(semconv.INPUT_REQUESTED, **others[-1].said)
         elif not self._questions:
             self._say(semconv.OPERATION_STATE_CHANGED, state=State.RUNNING)
+            if paused:  # that took the question away
+                self._say(semconv.OPERATION_STATE_CHANGED, state=State.PAUSED)
+
+    def _stands(self) -> bool:
+        """Whether another of its threads stands still, paused."""
+        return self._gate is not None and self._gate.paused and self._gate.stands
+
+    def _unpaused(self) -> State | None:
+        return State.WAITING if self._questions else None
 
     def _say_answered(self, question: _Question) -> None:
         with self._event_lock:
@@ -325,3 +340,31 @@ def _as_text(prompt: object) -> str:
     from otelprogress.outcome import clean_message
 
     return clean_message(str(prompt))
+
+
+def _as_json(schema: Mapping[str, Any]) -> str:
+    return json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
+
+
+def _check_passed_on(schema: Mapping[str, Any]) -> None:
+    """Refuse a schema that hosts would keep otherwise or not at all: no answer would pass both them and this process.
+
+    Raises:
+        InvalidValue: with what is wrong.
+    """
+    text = _as_json(schema)
+    kept = json_in(text, semconv.MAX_INPUT_SCHEMA_CHARS, schema=True)
+    if kept is None:
+        raise InvalidValue(f"the schema has more than {semconv.MAX_INPUT_SCHEMA_CHARS} bytes, or is no JSON")
+    if _without_words(json.loads(kept)) != _without_words(json.loads(text)):
+        raise InvalidValue(
+            "a field or a choice of the schema looks like a secret, which nobody would be shown"
+        )
+
+
+def _without_words(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """What answers are checked by: all but what is only shown, which may be redacted."""
+    bare = {key: value for key, value in schema.items() if key not in _WORDS}
+    if "properties" in bare:
+        bare["properties"] = {name: _without_words(field) for name, field in bare["properties"].items()}
+    return bare

@@ -7,14 +7,19 @@ The middle of `run.Operation`, between what it says (`voice`) and what it asks b
 
 from __future__ import annotations
 
+import itertools
 import math
+import operator
+import sys
+import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from otelprogress import active
 from otelprogress.exceptions import UsageError
-from otelprogress.gate import Gate
+from otelprogress.gate import OPPOSITES, Gate
 from otelprogress.imports import fetch
 from otelprogress.model import semconv
 from otelprogress.voice import Voice
@@ -29,7 +34,8 @@ ASKING: Final = "input"
 GATED: Final = frozenset({"cancel", "pause", "resume"})
 """Actions that are no signals of the user's own. `input` has no gate: it is answered where it waits."""
 
-_OPPOSITES: Final = {"pause": "resume", "resume": "pause"}
+MAX_ORDERS: Final = 256
+"""Commands of one action that wait for its code to come by: as many as a host lets wait for one operation."""
 
 Handler = Callable[[], object]
 
@@ -65,12 +71,17 @@ class Commanded(Voice):
     """
 
     __slots__ = (
+        "_begun_in",
         "_cancel_said",
         "_ends",
         "_gate",
         "_handlers",
+        "_handling",
         "_orders",
         "_signals",
+        "_stood",
+        "_told",
+        "around",
         "controls",
         "gate",
     )
@@ -97,6 +108,15 @@ class Commanded(Voice):
         """By action: what has not taken effect yet."""
         self._signals: list[str] = []
         self._handlers: dict[str, Handler] = {}
+        self._handling = False
+        """A thread runs handlers: one at a time."""
+        self.around: Commanded | None = None
+        """The operation around it in this process."""
+        self._begun_in = None if self.gate is None else weakref.ref(_runner())
+        self._told: weakref.WeakKeyDictionary[object, tuple[int, int]] | None = None
+        """Of which cancel each thread and task was told: the gate, and how often it had been cancelled."""
+        self._stood = 0
+        """How many of them stand still at the gates of operations around it."""
 
     # --- what its code calls ----------------------------------------------------------------------------------
 
@@ -117,7 +137,7 @@ class Commanded(Voice):
             OperationCancelled: it was cancelled.
         """
         if self.gate is not None:
-            self.gate.check()
+            self.gate.check(self)
 
     async def acheckpoint(self) -> None:
         """Handle signals, stand still while paused, letting the event loop go on.
@@ -126,13 +146,14 @@ class Commanded(Voice):
             OperationCancelled: it was cancelled.
         """
         if self.gate is not None:
-            await self.gate.acheck()
+            await self.gate.acheck(self)
 
     def on_signal(self, name: str, handler: Handler) -> None:
         """Let `handler` be called for each command `name` that it accepts (`controls=[name]`).
 
-        It runs in this operation's code, at its next item or checkpoint, one at a time; what it raises goes no
-        further: the command is then refused. A second handler of a name replaces the first.
+        It runs in this operation's code, at its next item or checkpoint, one at a time: what comes meanwhile is handled
+        behind it, and other threads go on. What it raises goes no further: the command is then refused. A second handler
+        of a name replaces the first.
 
         Args:
             name: one of `controls`, other than `cancel`, `pause` and `input`.
@@ -152,6 +173,58 @@ class Commanded(Voice):
             )
             return
         self._handlers[name] = handler
+
+    # --- at a gate (`gate.Passer`) ------------------------------------------------------------------------------
+
+    def was_told(self, gate: Gate) -> bool:
+        """Whether this thread or task was told, in this operation or one around it: what it does is to clean up."""
+        runner, told = _runner(), (id(gate), gate.cancels)
+        each: Commanded | None = self
+        while each is not None:
+            if each._told is not None and each._told.get(runner) == told:
+                return True
+            each = each.around
+        return False
+
+    def is_told(self, gate: Gate) -> None:
+        """The exception will pass this operation, and those around it that this thread or task is inside of."""
+        runner, told = _runner(), (id(gate), gate.cancels)
+        each: Commanded | None = self
+        while each is not None and (
+            each is self or (each._begun_in is not None and each._begun_in() is runner)
+        ):
+            if each._told is None:
+                each._told = weakref.WeakKeyDictionary()
+            each._told[runner] = told
+            each = each.around
+
+    @active.contained
+    def stands_at(self, gate: Gate) -> None:
+        """It is shown as paused where an operation around it was: its own gate says so itself."""
+        if gate is self._gate:
+            return
+        with self._event_lock:
+            self._stood += 1
+            if self._stood > 1 or self.ended or self._ends or self._state is State.PAUSED:
+                return
+            self._state = State.PAUSED
+        self._say(semconv.OPERATION_STATE_CHANGED, state=State.PAUSED)
+
+    @active.contained
+    def leaves(self, gate: Gate) -> None:
+        """It is shown as going on."""
+        if gate is self._gate:
+            return
+        own = self._gate
+        with self._event_lock:
+            self._stood -= 1
+            if self._stood or self.ended or self._ends or self._state is not State.PAUSED:
+                return
+            if own is not None and own.paused and own.stands:
+                return
+            self._state = self._unpaused()
+            state = self._state or State.RUNNING
+        self._say(semconv.OPERATION_STATE_CHANGED, state=state)
 
     # --- what others call, from any thread ------------------------------------------------------------------------
 
@@ -189,7 +262,7 @@ class Commanded(Voice):
             order: who commands, and until when it counts.
 
         Returns:
-            `accepted`, `ended`, or `unsupported`: it does not declare that.
+            `accepted`, `ended`, `unsupported`: it does not declare that; or in words that too many wait.
         """
         if self.ended:
             return "ended"
@@ -203,13 +276,23 @@ class Commanded(Voice):
             paused = self._state is State.PAUSED
             in_effect = (self._cancel_said if action == "cancel" else paused) if action in GATED else False
             at_once = in_effect if action != "resume" else not paused
-            opposite = _OPPOSITES.get(action, "") if at_once else ""
+            opposite = OPPOSITES.get(action, "") if at_once else ""
             withdrawn = self._orders.pop(opposite, [])
+            expired: list[Order] = []
+            fits = True
             if not at_once:
-                self._orders.setdefault(action, []).append(order)
-                if action not in GATED:
-                    self._signals.append(action)
+                expired = self._without_expired(action)
+                orders = self._orders.setdefault(action, [])
+                if len(orders) < MAX_ORDERS:
+                    orders.append(order)
+                    if action not in GATED:
+                        self._signals.append(action)
+                else:  # the program's own calls have no audit of their own: what waits is theirs, too
+                    fits = action in GATED and not order.command_id
         self._refuse(withdrawn, opposite, f"superseded by a {action}")
+        self._refuse(expired, action, "expired")
+        if not fits:
+            return f"{MAX_ORDERS} commands of this kind wait for its code already"
         if at_once and order.command_id:
             self._said(action, order)
         if action == "cancel":
@@ -221,6 +304,18 @@ class Commanded(Voice):
         else:
             gate.signal()
         return "accepted"
+
+    def _without_expired(self, action: str) -> list[Order]:
+        """Take away what waits in vain, once it would be too many: its code may not come by for long. Locked."""
+        orders = self._orders.get(action, [])
+        if len(orders) < MAX_ORDERS:
+            return []
+        over = [_is_over(order) for order in orders]
+        if action not in GATED:
+            each = iter(over)  # of a signal each order has its entry
+            self._signals = [name for name in self._signals if name != action or not next(each)]
+        self._orders[action] = list(itertools.compress(orders, map(operator.not_, over)))
+        return list(itertools.compress(orders, over))
 
     # --- where the code comes by ----------------------------------------------------------------------------------
 
@@ -243,7 +338,7 @@ class Commanded(Voice):
             elif name == "cancel":
                 again, self._cancel_said = self._cancel_said, True
             else:
-                state = State.PAUSED if name == "pause" else None
+                state = State.PAUSED if name == "pause" else self._unpaused()
                 again, self._state = state is self._state, state
         if expired:
             self._refuse(orders, name, "expired")
@@ -254,35 +349,55 @@ class Commanded(Voice):
         for order in orders or [Order()]:
             self._said(name, order)
         if name != "cancel" and not again:
-            self._say(
-                semconv.OPERATION_STATE_CHANGED, state=State.PAUSED if name == "pause" else State.RUNNING
-            )
+            self._say(semconv.OPERATION_STATE_CHANGED, state=state or State.RUNNING)
+
+    def _unpaused(self) -> State | None:
+        """What it is in once its pause is over; `None`: it runs."""
+        return None
 
     def _handle_signals(self) -> None:
-        while True:
+        with self._event_lock:
+            if self._handling:
+                return  # on another thread, or around this call: it comes to these, too
+            self._handling = True
+        try:
+            while (signalled := self._next_signal()) is not None:
+                self._handle(*signalled)
+        except BaseException:
             with self._event_lock:
-                if not self._signals:
-                    return
-                name = self._signals.pop(0)
-                orders = self._orders.get(name, [])
-                order = orders.pop(0) if orders else Order()
-            if _is_over(order):
-                self._refuse([order], name, "expired")
-                continue
-            handler = self._handlers.get(name)
-            if handler is None:
-                self._refuse([order], name, "no handler: its code has not called on_signal()")
-                continue
-            try:
-                handler()
-            except Exception as error:
-                active.count_misuse(f"the handler of signal {name!r} raised {type(error).__name__}: {error}")
-                self._refuse([order], name, f"its handler raised {type(error).__name__}")
-            except BaseException as left:
-                self._refuse([order], name, f"its handler raised {type(left).__name__}")
-                raise
-            else:
-                self._said(name, order)
+                self._handling, left = False, bool(self._signals)
+            if left and self._gate is not None:
+                self._gate.signal()  # whoever comes by next handles them
+            raise
+
+    def _next_signal(self) -> tuple[str, Order] | None:
+        """`None`: there is none, and nobody handles any more."""
+        with self._event_lock:
+            if not self._signals:
+                self._handling = False
+                return None
+            name = self._signals.pop(0)
+            orders = self._orders.get(name, [])
+            return name, orders.pop(0) if orders else Order()
+
+    def _handle(self, name: str, order: Order) -> None:
+        if _is_over(order):
+            self._refuse([order], name, "expired")
+            return
+        handler = self._handlers.get(name)
+        if handler is None:
+            self._refuse([order], name, "no handler: its code has not called on_signal()")
+            return
+        try:
+            handler()
+        except Exception as error:
+            active.count_misuse(f"the handler of signal {name!r} raised {type(error).__name__}: {error}")
+            self._refuse([order], name, f"its handler raised {type(error).__name__}")
+        except BaseException as left:
+            self._refuse([order], name, f"its handler raised {type(left).__name__}")
+            raise
+        else:
+            self._said(name, order)
 
     def _settle_orders(self, *, cancelled: bool) -> None:
         """It ends: nothing takes effect any more. `cancelled`: as a cancel that it was given wanted."""
@@ -322,3 +437,16 @@ class Commanded(Voice):
 
 def _is_over(order: Order) -> bool:
     return time.monotonic() >= order.until_s
+
+
+def _runner() -> object:
+    """The task that runs here, else the thread."""
+    asyncio: Any = sys.modules.get("asyncio")
+    if asyncio is not None:
+        try:
+            task = asyncio.current_task()
+        except (RuntimeError, AttributeError):  # no loop runs here; or asyncio is just being imported
+            task = None
+        if task is not None:
+            return task
+    return threading.current_thread()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, get_args
 
 from otelprogress import active
 from otelprogress.commands import ASKING, Order
-from otelprogress.protocol.command_desk import content_of
+from otelprogress.model.input_schema import content_of
 from otelprogress.protocol.messages import CommandAnswer, CommandStatus
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ class Control:
         key = command.command_id, command.run
         with self._lock:
             before = self._answered.get(key)
-            if before is not None:
+            # Without an id it is no command, but how things stand above: that is obeyed each time.
+            if before is not None and command.command_id:
                 if command.below and before.status == "accepted":
                     self._prolong(command)
                 return CommandStatus(
@@ -57,19 +58,25 @@ class Control:
                     status="duplicate" if before.status == "accepted" else before.status,
                     message=before.message,
                 )
-            try:
-                status = self._obeyed(command)
-            except Exception as error:
-                active.count_misuse(f"a command could not be obeyed: {type(error).__name__}: {error}")
-                status = CommandStatus(
-                    command_id=command.command_id, status="invalid", message="it failed in otelprogress"
-                )
-            if status.status != "not_found":
+            self._answered[key] = CommandStatus(command_id=command.command_id, status="accepted")
+        # With no lock held: what is said of it runs through the application's own processors, which may be slow. Whoever
+        # brings it meanwhile need not bring it.
+        try:
+            status = self._obeyed(command)
+        except Exception as error:
+            active.count_misuse(f"a command could not be obeyed: {type(error).__name__}: {error}")
+            status = CommandStatus(
+                command_id=command.command_id, status="invalid", message="it failed in otelprogress"
+            )
+        with self._lock:
+            if status.status == "not_found":
                 # What is not there yet may come: a child that is just being started.
+                self._answered.pop(key, None)
+            else:
                 self._answered[key] = status
                 while len(self._answered) > MAX_REMEMBERED:
                     self._answered.popitem(last=False)
-            return status
+        return status
 
     def _obeyed(self, command: LinkCommand) -> CommandStatus:
         order = _order(command)

@@ -16,7 +16,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
 from otelprogress.exceptions import OperationCancelled
 
@@ -26,9 +26,28 @@ if TYPE_CHECKING:
 CHUNK_ITEMS: Final = 65_536
 """Items between two looks of an undisturbed loop; draining as many takes 0.3 ms."""
 
+OPPOSITES: Final = {"pause": "resume", "resume": "pause"}
+"""What takes back what, as far as no code has come by yet."""
+
 OnChange = Callable[[str], None]
 """Told what was applied: `cancel`, `pause` (the code stands still), `resume` (it goes on) or `signal` (handlers are to
 run now); and that the time of a command was over before the code came by: `cancel_expired`, `pause_expired`."""
+
+
+class Passer(Protocol):
+    """An operation whose code comes by a gate: its own, or one of those around it."""
+
+    def was_told(self, gate: Gate) -> bool:
+        """Whether this thread or task was told of the cancel that stands: what it does now is to clean up."""
+
+    def is_told(self, gate: Gate) -> None:
+        """It is about to be told."""
+
+    def stands_at(self, gate: Gate) -> None:
+        """It stands still, paused."""
+
+    def leaves(self, gate: Gate) -> None:
+        """It goes on."""
 
 
 class Gate:
@@ -51,6 +70,7 @@ class Gate:
         "_waiters",
         "_wakers",
         "cancelled",
+        "cancels",
         "parent",
         "paused",
         "reason",
@@ -64,6 +84,8 @@ class Gate:
         self.signalled = False
         self.reason = ""
         self._cancel_until_s = self._pause_until_s = math.inf
+        self.cancels = 0
+        """How often it was cancelled: who was told of one cancel is told of the next again."""
         self._obeyed = False
         """A cancel was raised: it holds for good."""
         self._standing = 0
@@ -87,6 +109,7 @@ class Gate:
             if not self.cancelled:
                 self.reason = reason
                 self.cancelled, self._cancel_until_s = True, until_s
+            self.cancels += 1
             self._cancel_until_s = max(self._cancel_until_s, until_s)
             self._disturb()
 
@@ -174,31 +197,40 @@ class Gate:
             self._on_change("pause_expired")
         return True
 
-    def check(self) -> None:
+    def check(self, passer: Passer | None = None) -> None:
         """Honour what was commanded: handle signals, stand still while paused, raise when cancelled.
 
         On the thread of a running event loop a pause is not honoured (it would stop the whole loop): only
         `acheck()` does that there.
+
+        Args:
+            passer: whose code it is; it is told of a cancel once in each thread and task, so that what it does
+                afterwards to clean up is left alone. `None`: it is told each time.
 
         Raises:
             OperationCancelled: it was cancelled.
         """
         while (gate := self.closed_by()) is not None:
             if gate.cancelled:
+                if gate._was_told(passer):
+                    return
                 gate._raise_cancelled()
             if gate.check_signals():
                 continue
             if on_event_loop():
                 return
-            with gate._stood():
+            with gate._stood(passer):
                 while self.closed_by() is gate and gate._holds():
                     with gate._condition:
                         if gate._holds():
                             # Bounded where another gate's cancel, which does not ring this bell, has to be seen too.
                             gate._condition.wait(None if gate is self and self.parent is None else 0.05)
 
-    async def acheck(self) -> None:
+    async def acheck(self, passer: Passer | None = None) -> None:
         """`check()` for coroutines: the loop goes on while this one stands still.
+
+        Args:
+            passer: as `check()`.
 
         Raises:
             OperationCancelled: it was cancelled.
@@ -208,10 +240,12 @@ class Gate:
         loop = asyncio.get_running_loop()
         while (gate := self.closed_by()) is not None:
             if gate.cancelled:
+                if gate._was_told(passer):
+                    return
                 gate._raise_cancelled()
             if gate.check_signals():
                 continue
-            with gate._stood():
+            with gate._stood(passer):
                 while self.closed_by() is gate and gate._holds():
                     future: asyncio.Future[None] = loop.create_future()
                     waiter = loop, future
@@ -245,18 +279,30 @@ class Gate:
         return signalled
 
     @contextlib.contextmanager
-    def _stood(self) -> Iterator[None]:
+    def _stood(self, passer: Passer | None) -> Iterator[None]:
         """Somebody stands still here, and goes on once the pause is over."""
         with self._condition:
             self._standing += 1
         try:
             self._on_change("pause")
+            if passer is not None:
+                passer.stands_at(self)
             yield
         finally:
             with self._condition:
                 self._standing -= 1
             if not self.paused:
                 self._on_change("resume")
+            if passer is not None:
+                passer.leaves(self)
+
+    def _was_told(self, passer: Passer | None) -> bool:
+        if passer is None:
+            return False
+        if passer.was_told(self):
+            return True
+        passer.is_told(self)
+        return False
 
     def _raise_cancelled(self) -> NoReturn:
         self._obeyed = True
@@ -312,10 +358,11 @@ class Chunks:
     that code which stands at the gate has worked off its last item.
     """
 
-    __slots__ = ("__weakref__", "_before", "_done", "_gate", "_left", "_lock")
+    __slots__ = ("__weakref__", "_before", "_done", "_gate", "_left", "_lock", "_passer")
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: Gate, passer: Passer | None = None) -> None:
         self._gate = gate
+        self._passer = passer
         self._lock = threading.RLock()
         self._done = 0
         """Items handed out of chunks before this one, and less what was drained of this one."""
@@ -334,8 +381,9 @@ class Chunks:
                 with self._lock:  # not counted while it stands still
                     self.drain()
                     self._before = self.count()
-                self._gate.check()
-                if self._gate.closed_by() is not None:  # paused on an event loop: go on, look at each item
+                self._gate.check(self._passer)
+                if self._gate.closed_by() is not None:
+                    # Paused on an event loop, or cleaning up after a cancel: go on, look at each item.
                     with self._lock:
                         self._left = itertools.repeat(True, 1)
                         self._done += 1

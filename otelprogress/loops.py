@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from otelprogress import active
-from otelprogress.gate import Chunks, Gate
+from otelprogress.gate import Chunks, Gate, Passer
 from otelprogress.step import Step
 
 if TYPE_CHECKING:
@@ -202,9 +202,12 @@ class CountedLoop(Loop):
 class AsyncIteration(AsyncIterator[T]):
     """What `async for` holds; collected without being exhausted, the loop was left early."""
 
-    __slots__ = ("_gate", "_loop", "_source")
+    __slots__ = ("_gate", "_loop", "_passer", "_source")
 
-    def __init__(self, source: AsyncIterator[T], loop: CountedLoop, gate: Gate | None) -> None:
+    def __init__(
+        self, source: AsyncIterator[T], loop: CountedLoop, gate: Gate | None, passer: Passer | None = None
+    ) -> None:
+        self._passer = passer
         self._source = source
         self._loop: CountedLoop | None = loop
         self._gate = gate
@@ -216,7 +219,7 @@ class AsyncIteration(AsyncIterator[T]):
         if self._gate is not None and self._gate.closed_by() is not None:
             if self._loop is not None:
                 self._loop.before = self._loop.count
-            await self._gate.acheck()
+            await self._gate.acheck(self._passer)
         try:
             item = await self._source.__anext__()
         except StopAsyncIteration:

@@ -35,6 +35,7 @@ __all__ = [
     "error_fields",
     "outcome_of",
     "parent_span_id",
+    "reason_of",
     "shown",
     "type_name",
 ]
@@ -47,6 +48,10 @@ def outcome_of(error: BaseException | None) -> State:
     """The outcome that leaving with `error` means; see `docs/api` for the list. `None`: returned."""
     if error is None:
         return State.SUCCEEDED
+    if isinstance(error, BaseExceptionGroup):
+        # A TaskGroup collects what its tasks raised: where all of them were cancelled, it was.
+        outcomes = {outcome_of(each) for each in error.exceptions}
+        return State.CANCELLED if outcomes == {State.CANCELLED} else State.FAILED
     if isinstance(error, SystemExit):
         return State.SUCCEEDED if error.code in (None, 0) else State.FAILED
     if isinstance(error, (OperationCancelled, WorkerCancelled, KeyboardInterrupt, GeneratorExit)):
@@ -55,6 +60,13 @@ def outcome_of(error: BaseException | None) -> State:
     if asyncio is not None and isinstance(error, asyncio.CancelledError):
         return State.CANCELLED
     return State.FAILED
+
+
+def reason_of(error: BaseException | None) -> str:
+    """What a canceller gave as its reason; empty: nothing, or it was no command that cancelled."""
+    if isinstance(error, BaseExceptionGroup):
+        return next(filter(None, map(reason_of, error.exceptions)), "")
+    return error.reason if isinstance(error, (OperationCancelled, WorkerCancelled)) else ""
 
 
 def type_name(error: BaseException) -> str:

@@ -12,7 +12,7 @@ import weakref
 from typing import TYPE_CHECKING, Final
 
 from otelprogress import active
-from otelprogress.gate import Gate
+from otelprogress.gate import OPPOSITES, Gate
 
 if TYPE_CHECKING:
     from otelprogress.commands import Commanded, Order
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 MAX_ORDERS: Final = 64
 """Commands of one kind that are said to have taken effect at once; more of them are only obeyed."""
-_OPPOSITES: Final = {"pause": "resume", "resume": "pause"}
 
 
 class RemoteGate(Gate):
@@ -61,8 +60,8 @@ class RemoteGate(Gate):
         """Take a command that the operation elsewhere was given."""
         with self._lock:
             # What was not seen by any code meanwhile has become pointless.
-            self._orders.pop(_OPPOSITES.get(action, ""), None)
-            self._in_force.pop(_OPPOSITES.get(action, ""), None)
+            self._orders.pop(OPPOSITES.get(action, ""), None)
+            self._in_force.pop(OPPOSITES.get(action, ""), None)
             self._in_force[action] = order.command_id
             orders = self._orders.setdefault(action, [])
             if len(orders) < MAX_ORDERS:
@@ -78,12 +77,14 @@ class RemoteGate(Gate):
                 self._took_effect(action)
 
     def prolong(self, action: str, order: Order) -> None:
-        """A command came again, because something begins here that it means: it counts for that, too, if it is in force.
+        """A command came again: it was obeyed above and has no deadline any more, or something begins here that it means.
 
-        Its effect was said, or will be: a command is said to be applied once.
+        It counts for that, too, if it is in force, or if this gate is new (one that nobody used was dropped meanwhile). Its
+        effect was said, or will be: a command is said to be applied once.
         """
         with self._lock:
-            if self._in_force.get(action) != order.command_id:
+            taken_back = OPPOSITES.get(action, "") in self._in_force
+            if taken_back or self._in_force.setdefault(action, order.command_id) != order.command_id:
                 return
         if action == "cancel":
             self.cancel(order.reason, order.until_s)

@@ -18,7 +18,6 @@ from opentelemetry import trace
 from otelprogress import active, asking, commands, voice
 from otelprogress.asking import Asking
 from otelprogress.counting import Counting
-from otelprogress.exceptions import OperationCancelled, WorkerCancelled
 from otelprogress.imports import fetch, first_use, late
 from otelprogress.model import semconv
 from otelprogress.plan import Plan
@@ -44,6 +43,7 @@ if TYPE_CHECKING:
         error_fields,
         outcome_of,
         parent_span_id,
+        reason_of,
         shown,
         type_name,
     )
@@ -67,6 +67,7 @@ _FETCHED: Final = {
         "error_fields",
         "outcome_of",
         "parent_span_id",
+        "reason_of",
         "shown",
         "type_name",
     ),
@@ -250,8 +251,7 @@ class Operation(Asking, Counting):
             assert error is not None
             self._end(outcome, message=message, **error_fields(error))
         elif outcome is State.CANCELLED:
-            reason = error.reason if isinstance(error, (OperationCancelled, WorkerCancelled)) else ""
-            self._end(outcome, message=message or reason or None)
+            self._end(outcome, message=message or reason_of(error) or None)
         else:
             self._end(outcome, message=message, result=self._result)
 
@@ -305,7 +305,10 @@ class Operation(Asking, Counting):
             self._wake_questions()
         span, ledger = self._span, self._ledger
         now_unix_ns = time.time_ns()
-        message = self._message if message is None else clean_message(message)
+        if message is not None:
+            message = clean_message(message)
+        elif state is not State.CANCELLED:  # whose message is the reason, and here is none
+            message = self._message
         self._say(semconv.OPERATION_ENDED, time_unix_ns=now_unix_ns, message=message, **fields)
         ins.emitter.finish(span, ledger)
         if span is not None and self._ended_by_us:
@@ -484,6 +487,7 @@ def _begun(
     operation = Operation(ins, plan, clean_title(str(title)) if title else plan.name, above)
     if isinstance(above, RemoteGate):
         above.add(operation)
+    operation.around = parent
     operation._parent_context = context
     if await_span:
         ins.binding.poll()

@@ -118,7 +118,7 @@ def _counted(
         if total is None and (size := _size_of(iterable)) is not None:
             total = initial + size
         if gate is not None:
-            chunks = Chunks(gate)
+            chunks = Chunks(gate, step.operation)
             loop = GatedLoop(step, total, operation, chunks)
             items = itertools.compress(iterator, itertools.chain.from_iterable(chunks))
         else:
@@ -153,7 +153,7 @@ def _counted_async(
     loop = CountedLoop(step, total, operation)
     if not step.take_on(loop, unit=unit, initial=initial, where=where()):
         return source
-    return AsyncIteration(source, loop, step.operation.gate)
+    return AsyncIteration(source, loop, step.operation.gate, step.operation)
 
 
 def track_under(

@@ -15,7 +15,10 @@ import otelprogress as progress
 from otelprogress import active
 from otelprogress.commands import Order
 from otelprogress.exceptions import InputTimeout, InvalidValue, OperationCancelled, UsageError
-from otelprogress.model.events import State
+from otelprogress.model import semconv
+from otelprogress.model.events import Event, State
+from otelprogress.model.fields import sanitized
+from otelprogress.model.input_schema import checked_text
 from tests.forking import exit_code, forked
 from tests.recording import Recording, recording
 from tests.waiting import aeventually, eventually
@@ -165,6 +168,58 @@ def test_a_pause_does_not_take_a_question_away():
         assert asked.join() == "b"
 
 
+def states(said: Recording) -> list[State]:
+    return [event.state for event in said.of("operation.state_changed")]
+
+
+def test_an_operation_that_is_resumed_while_a_question_is_open_waits_again():
+    with recording() as said:
+        asked = Asked(lambda operation: operation.request_input("a?"))
+        asks(said)
+        asked.operation.pause()
+        beside = threading.Thread(target=asked.operation.checkpoint)
+        beside.start()
+        eventually(lambda: states(said) == [State.PAUSED])
+        asked.operation.resume()
+        beside.join(30)
+        assert states(said) == [State.PAUSED, State.WAITING]
+        asked.operation.note("still")
+        assert said.of("operation.noted")[0].state is State.WAITING
+        assert asked.operation.answer("in1", "b") == "accepted"
+        assert asked.join() == "b"
+    assert states(said) == [State.PAUSED, State.WAITING, State.RUNNING]
+
+
+@pytest.mark.parametrize("first", ["the pause", "the question"])
+def test_an_operation_of_which_another_thread_stands_still_is_paused_once_it_has_its_answer(first: str):
+    """Hosts let go of the question when they hear that it runs."""
+    with recording() as said, progress.operation("train", controls=["input", "pause"]) as operation:
+        answers: list[Any] = []
+        asking = threading.Thread(target=lambda: answers.append(operation.request_input("a?")))
+        beside = threading.Thread(target=operation.checkpoint)
+        operation.pause()
+        if first == "the pause":
+            beside.start()
+            eventually(lambda: State.PAUSED in states(said))
+            asking.start()
+            asks(said)
+        else:
+            asking.start()
+            asks(said)
+            beside.start()
+            eventually(lambda: State.PAUSED in states(said))
+        assert operation.answer("in1", "b") == "accepted"
+        asking.join(30)
+        assert answers == ["b"]
+        assert states(said) == [State.PAUSED, State.RUNNING, State.PAUSED]
+        operation.note("still")
+        assert said.of("operation.noted")[0].state is State.PAUSED
+        assert operation.resume()
+        beside.join(30)
+        assert not beside.is_alive()
+    assert states(said) == [State.PAUSED, State.RUNNING, State.PAUSED, State.RUNNING]
+
+
 def test_an_operation_that_is_ended_elsewhere_leaves_nobody_waiting():
     with recording() as said:
         asked = Asked(lambda operation: operation.request_input("a?"))
@@ -280,7 +335,7 @@ def test_a_question_that_is_still_open_is_said_again_once_a_later_one_is_answere
         assert (again.input_id, again.input_prompt, again.input_schema) == (
             "in1",
             "first?",
-            '{"type": "number"}',
+            '{"type":"number"}',
         )
         assert said.of("operation.state_changed") == []
         operation._asked(first)
@@ -367,7 +422,77 @@ def test_what_cannot_be_asked_so_is_counted_and_asked_without_it(ask: dict):
         assert asked.join() == content
 
 
-@pytest.mark.parametrize("ask", [{"schema": {"type": "array"}}, {"timeout_s": -1.0}, {"default": [1]}])
+def described(chars: int) -> dict[str, Any]:
+    """A form whose compact JSON has so many bytes."""
+    form: dict[str, Any] = {
+        "type": "object",
+        "properties": {"lr": {"type": "number", "description": ""}},
+        "required": ["lr"],
+    }
+    field = form["properties"]["lr"]
+    field["description"] = "é" + "d" * (chars - 2 - len(json.dumps(form, separators=(",", ":"))))
+    return form
+
+
+def as_hosts_keep(question: Event) -> str | None:
+    return sanitized(question).input_schema
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        described(semconv.MAX_INPUT_SCHEMA_CHARS + 1),
+        {"enum": ["password=correcthorse", "none"]},
+        {"type": "object", "properties": {"token=abc123def": {"type": "string"}}},
+        {"enum": ["\ud800"]},
+    ],
+)
+def test_a_schema_that_hosts_would_not_pass_on_as_it_is_is_misuse_and_any_answer_counts(schema: dict):
+    with recording() as said:
+        asked = Asked(lambda operation: operation.request_input("a?", schema))
+        (question,) = asks(said)
+        assert question.input_schema is None
+        assert len(active.misuses) == 1
+        assert asked.operation.answer("in1", checked_text(as_hosts_keep(question), "c")) == "accepted"
+        assert asked.join() == "c"
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        described(semconv.MAX_INPUT_SCHEMA_CHARS),
+        {
+            "type": "object",
+            "properties": {
+                "lr": {"type": "number", "description": "not password=correcthorse"},
+                "password": {"type": "string", "default": "correcthorse"},
+            },
+            "required": ["lr"],
+        },
+    ],
+)
+def test_an_answer_that_hosts_let_pass_by_what_they_keep_of_the_schema_passes(schema: dict):
+    with recording() as said:
+        asked = Asked(lambda operation: operation.request_input("a?", schema))
+        (question,) = asks(said)
+        assert not active.misuses
+        kept = as_hosts_keep(question)
+        assert kept is not None
+        with pytest.raises(InvalidValue, match="form"):
+            checked_text(kept, "any")
+        assert asked.operation.answer("in1", checked_text(kept, {"lr": 0.5})) == "accepted"
+        assert asked.join() == {"lr": 0.5}
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        {"schema": {"type": "array"}},
+        {"schema": {"enum": ["password=correcthorse"]}},
+        {"timeout_s": -1.0},
+        {"default": [1]},
+    ],
+)
 def test_in_strict_mode_it_raises(ask: dict):
     with recording(strict=True), progress.operation("train", controls=["input"]) as operation:
         with pytest.raises(InvalidValue, match="request_input"):

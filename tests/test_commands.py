@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 import otelprogress as progress
 from otelprogress import active
-from otelprogress.commands import Order
+from otelprogress.commands import MAX_ORDERS, Order
 from otelprogress.exceptions import OperationCancelled, UsageError
 from otelprogress.model import semconv
 from otelprogress.model.events import State
@@ -148,6 +150,48 @@ def test_an_expiry_refuses_only_what_has_expired():
     assert words(said)[1:] == [("c2", "pause", "ended")]
 
 
+@pytest.mark.parametrize("action", ["cancel", "pause", "snapshot"])
+def test_no_more_commands_wait_for_code_that_does_not_come_by_than_it_can_need(action: str):
+    with (
+        recording() as said,
+        progress.operation("work", controls=["cancel", "pause", "snapshot"]) as operation,
+    ):
+        operation.on_signal("snapshot", lambda: None)
+        for number in range(MAX_ORDERS):
+            assert operation.obey(action, Order(f"c{number}")) == "accepted"
+        refused = operation.obey(action, Order("more"))
+        assert "256 commands of this kind wait" in refused
+        assert operation.obey("pause" if action == "cancel" else "cancel", Order("other")) == "accepted"
+        assert operation.pause(), "the program's own call needs no word of its own"
+        assert len(operation._orders[action]) == MAX_ORDERS
+        assert words(said) == []
+    assert "more" not in {command_id for command_id, *_ in words(said)}
+
+
+@pytest.mark.parametrize("action", ["cancel", "pause", "snapshot"])
+def test_commands_whose_time_is_over_give_way_to_others(action: str):
+    """Each is refused once, however many come, and what has time stays."""
+    controls = ["cancel", "pause", "snapshot", "other"]
+    calls: list[str] = []
+    with recording() as said, progress.operation("work", controls=controls) as operation:
+        operation.on_signal("snapshot", lambda: calls.append("snapshot"))
+        operation.on_signal("other", lambda: calls.append("other"))
+        operation.obey(action, Order("kept", until_s=time.monotonic() + 60))
+        operation.obey("other", Order("other"))
+        for number in range(3 * MAX_ORDERS):
+            assert operation.obey(action, Order(f"c{number}", until_s=LONG_AGO)) == "accepted"
+        assert len(operation._orders[action]) <= MAX_ORDERS
+        assert len(operation._signals) <= MAX_ORDERS + 1
+        if action == "snapshot":
+            operation.checkpoint()
+            assert calls == ["snapshot", "other"]
+    told = words(said)
+    assert len(told) == len({command_id for command_id, *_ in told}) == 3 * MAX_ORDERS + 2
+    (fate,) = [refusal for command_id, _, refusal in told if command_id == "kept"]
+    assert fate == (None if action == "snapshot" else "ended")
+    assert {refusal for command_id, _, refusal in told if command_id[0] == "c"} <= {"expired", "ended"}
+
+
 # --- signals --------------------------------------------------------------------------------------------------------
 
 
@@ -229,6 +273,72 @@ async def test_a_handler_that_nobody_would_await_is_misuse():
             operation.on_signal("rewind", lambda: None)
         with pytest.raises(UsageError):
             operation.on_signal("cancel", lambda: None)
+
+
+def test_handlers_run_one_at_a_time_though_threads_come_by_together_and_no_command_is_left():
+    inside: list[int] = []
+    most: list[int] = []
+    go_on = threading.Event()
+
+    def handler() -> None:
+        inside.append(1)
+        most.append(len(inside))
+        go_on.wait(30)
+        inside.pop()
+
+    with recording() as said, progress.operation("work", controls=["snapshot"]) as operation:
+        operation.on_signal("snapshot", handler)
+        operation.obey("snapshot", Order("c1"))
+        first = threading.Thread(target=operation.checkpoint)
+        first.start()
+        eventually(lambda: most)
+        operation.obey("snapshot", Order("c2"))
+        second = threading.Thread(target=operation.checkpoint)
+        second.start()
+        second.join(30)
+        assert not second.is_alive(), "it goes on, and leaves the command to the first"
+        assert most == [1]
+        go_on.set()
+        first.join(30)
+        assert most == [1, 1]
+        assert words(said) == [("c1", "snapshot", None), ("c2", "snapshot", None)]
+
+
+def test_a_command_that_comes_from_within_a_handler_is_handled_behind_it():
+    depths: list[int] = []
+    depth = 0
+
+    with recording() as said, progress.operation("work", controls=["snapshot"]) as operation:
+
+        def handler() -> None:
+            nonlocal depth
+            depth += 1
+            depths.append(depth)
+            if len(depths) == 1:
+                operation.obey("snapshot", Order("c2"))
+                operation.checkpoint()
+            depth -= 1
+
+        operation.on_signal("snapshot", handler)
+        operation.obey("snapshot", Order("c1"))
+        operation.checkpoint()
+        assert depths == [1, 1]
+    assert words(said) == [("c1", "snapshot", None), ("c2", "snapshot", None)]
+
+
+def test_what_waits_behind_a_handler_that_gives_up_is_handled_by_whoever_comes_by_next():
+    calls: list[str] = []
+    with recording() as said, progress.operation("work", controls=["stop", "snapshot"]) as operation:
+        operation.on_signal("stop", _interrupt)
+        operation.on_signal("snapshot", lambda: calls.append("snapshot"))
+        operation.obey("stop", Order("c1"))
+        operation.obey("snapshot", Order("c2"))
+        with pytest.raises(KeyboardInterrupt):
+            operation.checkpoint()
+        assert calls == []
+        operation.checkpoint()
+        assert calls == ["snapshot"]
+    assert [command_id for command_id, *_ in words(said)] == ["c1", "c2"]
 
 
 # --- the end --------------------------------------------------------------------------------------------------------
@@ -396,3 +506,119 @@ def test_reasons_are_redacted_before_they_leave_the_process():
     assert "hunter2" not in applied.control_reason
     assert "\x1b" not in applied.control_reason
     assert len(applied.control_reason) <= semconv.MAX_MESSAGE_CHARS
+
+
+# --- cleaning up after a cancel -------------------------------------------------------------------------------------
+
+
+def test_what_is_done_to_clean_up_after_a_cancel_is_left_alone():
+    undone: list[object] = []
+    with recording() as said, pytest.raises(OperationCancelled):
+        with progress.operation("load", controls=["cancel"]) as operation:
+            try:
+                for row in progress.track(range(10)):
+                    if row == 3:
+                        operation.cancel("wrong day")
+            except OperationCancelled:
+                with progress.step("rollback") as step:
+                    undone += step.track(range(5))
+                with progress.operation("tell others") as below:
+                    undone += progress.track("ab")
+                    below.checkpoint()
+                progress.checkpoint()
+                undone.append(operation.request_input("sure?", timeout_s=0.01, default="yes"))
+                raise
+    assert undone == [0, 1, 2, 3, 4, "a", "b", "yes"]
+    assert said.ended("load").state is State.CANCELLED
+    assert said.ended("tell others").state is State.SUCCEEDED
+    assert said.ended("load").message == "wrong day"
+
+
+def test_a_second_cancel_ends_what_cleans_up():
+    with recording(), pytest.raises(OperationCancelled):
+        with progress.operation("load", controls=["cancel"]) as operation:
+            operation.cancel()
+            try:
+                operation.checkpoint()
+            finally:
+                for row in progress.track(range(10)):
+                    assert row < 4
+                    if row == 3:
+                        operation.cancel()
+
+
+def test_a_child_that_is_cancelled_leaves_its_parent_time_to_clean_up():
+    cleaned = []
+    with recording(), pytest.raises(OperationCancelled):
+        with progress.operation("load", controls=["cancel"]) as operation:
+            try:
+                with progress.operation("table"):
+                    operation.cancel()
+                    progress.checkpoint()
+            finally:
+                cleaned += progress.track(range(3))
+    assert cleaned == [0, 1, 2]
+
+
+def test_every_task_of_a_pool_is_cancelled_whatever_ran_in_its_thread_before():
+    started = []
+
+    def work(number: int) -> None:
+        with progress.operation("resize"):
+            for _ in progress.track(range(2)):
+                started.append(number)  # noqa: PERF401 - a loop is what is cancelled
+
+    with recording(), progress.operation("all", controls=["cancel"]) as operation:
+        operation.cancel()
+        with ThreadPoolExecutor(1) as pool:
+            futures = [pool.submit(progress.propagate(work), number) for number in range(3)]
+        assert [type(future.exception()) for future in futures] == [OperationCancelled] * 3
+    assert started == []
+
+
+async def test_each_task_of_a_group_is_cancelled_and_may_clean_up():
+    cleaned = []
+
+    async def work(number: int) -> None:
+        with progress.operation("part"):
+            try:
+                for _ in progress.track(range(1000)):
+                    await asyncio.sleep(0.001)
+            finally:
+                cleaned.extend(progress.track([number]))
+
+    with recording() as said:
+        with pytest.raises(BaseExceptionGroup):
+            with progress.operation("all", controls=["cancel"]) as operation:
+                async with asyncio.TaskGroup() as group:
+                    for number in range(3):
+                        group.create_task(work(number))
+                    await asyncio.sleep(0.01)
+                    operation.cancel("enough")
+        assert sorted(cleaned) == [0, 1, 2]
+        assert said.ended("all").state is State.CANCELLED
+        assert said.ended("all").message == "enough"
+
+
+def test_a_child_that_stands_at_its_parents_gate_is_shown_as_paused():
+    with recording() as said, progress.operation("all", controls=["pause"]) as operation:
+        child = progress.propagate(_count_slowly)
+        thread = threading.Thread(target=child)
+        thread.start()
+        eventually(lambda: said.of("operation.started")[1:])
+        operation.pause()
+        eventually(lambda: State.PAUSED in states_of(said, "child"))
+        operation.resume()
+        thread.join()
+    assert states_of(said, "child") == [State.PAUSED, State.RUNNING]
+
+
+def _count_slowly() -> None:
+    with progress.operation("child"):
+        for _ in progress.track(range(200)):
+            time.sleep(0.002)
+
+
+def states_of(said: Recording, name: str) -> list[State | None]:
+    run_ids = {event.run_id for event in said.of("operation.started") if event.name == name}
+    return [event.state for event in said.of("operation.state_changed") if event.run_id in run_ids]

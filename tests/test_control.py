@@ -67,6 +67,38 @@ def test_threads_that_bring_the_same_command_at_once_bring_it_once():
     assert sorted(order.command_id for _, order in work.asked) == sorted(f"c{number}" for number in range(50))
 
 
+def test_an_operation_that_is_slow_to_take_a_command_holds_up_no_other():
+    """What it says of the command runs through the application's processors."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Slow(Work):
+        def obey(self, action: str, order: Any) -> str:
+            begun.set()
+            go_on.wait(30)
+            return super().obey(action, order)
+
+    slow, quick = Slow("unsupported"), Work()
+    taker, _ = controlling(r1=slow, r2=quick)
+    answers: list[str] = []
+    first = threading.Thread(target=lambda: answers.append(taker.take(command()).status))
+    first.start()
+    assert begun.wait(30)
+    others: list[str] = []
+
+    def bring_others() -> None:
+        others.extend(taker.take(each).status for each in (command("c2", "r2"), command()))
+
+    beside = threading.Thread(target=bring_others)
+    beside.start()
+    beside.join(10)
+    assert others == ["accepted", "duplicate"]
+    go_on.set()
+    first.join(30)
+    assert answers == ["unsupported"]
+    assert taker.take(command()).status == "unsupported"
+    assert len(slow.asked) == 1
+
+
 def test_whoever_sends_a_refused_command_again_hears_the_refusal_again():
     taker, _ = controlling(r1=Work("unsupported"))
     assert [taker.take(command()).status for _ in range(2)] == ["unsupported"] * 2
@@ -150,6 +182,34 @@ def test_one_that_stands_above_and_comes_again_for_what_begins_has_new_time(acti
     assert taker.take(command("c1", "a", action, below=True, valid_s=60.0)).status == "duplicate"
     assert gate.closed_by() is gate
     assert len(gate._orders.get(action, ())) == 0, "what it says of it was said"
+
+
+@pytest.mark.parametrize("action", ["cancel", "pause"])
+def test_one_that_was_obeyed_above_has_no_deadline_any_more(action: str):
+    taker, ins = controlling()
+    gate = ins.remote_gates["a"] = RemoteGate()
+    taker.take(command("c1", "a", action, below=True, valid_s=0.0))
+    taker.take(command("c1", "a", action, below=True))
+    assert gate.closed_by() is gate
+    assert (gate._pause_until_s if action == "pause" else gate._cancel_until_s) == float("inf")
+
+
+@pytest.mark.parametrize("action", ["cancel", "pause"])
+def test_one_that_stands_above_closes_a_gate_anew_that_was_dropped_meanwhile(action: str):
+    taker, ins = controlling()
+    ins.remote_gates["a"] = RemoteGate()
+    taker.take(command("c1", "a", action, below=True))
+    gate = ins.remote_gates["a"] = RemoteGate()
+    assert taker.take(command("c1", "a", action, below=True)).status == "duplicate"
+    assert gate.closed_by() is gate
+
+
+def test_how_things_stand_above_is_obeyed_each_time_though_no_command_said_so():
+    taker, ins = controlling()
+    gate = ins.remote_gates["a"] = RemoteGate()
+    for action, paused in (("pause", True), ("resume", False), ("pause", True), ("resume", False)):
+        assert taker.take(command("", "a", action, below=True)).status == "accepted"
+        assert gate.paused is paused
 
 
 def test_a_real_operation_obeys_and_its_answers_are_the_hosts():

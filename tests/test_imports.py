@@ -74,7 +74,15 @@ with progress.operation("work", controls=["cancel"]):
 print(sorted(at_import))
 print(sorted(name for name in sys.modules if name.startswith("otelprogress")))
 """
-FOR_COMMANDS = {"otelprogress.control", "otelprogress.protocol.command_desk", "otelprogress.feed.commanding"}
+FOR_COMMANDS = {
+    "otelprogress.control",
+    "otelprogress.protocol.command_desk",
+    "otelprogress.protocol.command_judging",
+    "otelprogress.protocol.command_recalling",
+    "otelprogress.protocol.command_standing",
+    "otelprogress.protocol.command_waiting",
+    "otelprogress.feed.commanding",
+}
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 

@@ -3,7 +3,9 @@ from __future__ import annotations
 import pytest
 
 from otelprogress import active
-from otelprogress.outcome import as_result, error_fields, shown, type_name
+from otelprogress.exceptions import OperationCancelled
+from otelprogress.model.events import State
+from otelprogress.outcome import as_result, error_fields, outcome_of, reason_of, shown, type_name
 
 
 class OurError(Exception):
@@ -55,3 +57,11 @@ def test_secret_attributes_are_not_shown():
     assert shown({"tenant": "acme", "api_key": "abc"}) == {"tenant": "acme"}
     assert shown({"api_key": "abc"}) is None
     assert shown({}) is None
+
+
+def test_a_task_group_whose_tasks_were_all_cancelled_was_cancelled_and_says_why():
+    cancelled = BaseExceptionGroup("g", [OperationCancelled("enough"), OperationCancelled("enough")])
+    assert outcome_of(BaseExceptionGroup("g", [cancelled, KeyboardInterrupt()])) is State.CANCELLED
+    assert reason_of(BaseExceptionGroup("g", [KeyboardInterrupt(), cancelled])) == "enough"
+    assert outcome_of(BaseExceptionGroup("g", [cancelled, ValueError("no")])) is State.FAILED
+    assert reason_of(ValueError("no")) == reason_of(None) == ""

@@ -310,6 +310,8 @@ class Collector:
         ours = ENV_PREFIX.upper()
         environment = {name: value for name, value in os.environ.items() if not name.upper().startswith(ours)}
         environment["OTELPROGRESS_COLLECTOR"] = self._address()
+        if warning := _without_token(self.config):
+            _LOG.warning("%s", warning)
         if self.own_token:
             environment["OTELPROGRESS_TOKEN_FILE"] = str(self.config.data_path / "token")
         return Starter(read_commands(self.config.commands), environment=environment)
@@ -561,6 +563,21 @@ def check(config: Config) -> Iterator[str]:
         from otelprogress.mcp.starting import Starter, read_commands
 
         yield f"commands  {Starter(read_commands(config.commands)).described()}"
+        if warning := _without_token(config):
+            yield f"warning   {warning}"
+
+
+def _without_token(config: Config) -> str:
+    """That what a model starts has no token to report here with; empty: it has one, or needs none."""
+    has_one = is_loopback(config.host) or any(
+        os.environ.get(name) for name in ("OTELPROGRESS_TOKEN", "OTELPROGRESS_TOKEN_FILE")
+    )
+    if has_one:  # without tokens (`no_auth`) it listens on loopback
+        return ""
+    return (
+        f"commands that a model starts get no token, since {config.host} is no loopback address: what they report is "
+        "refused. Start the collector with OTELPROGRESS_TOKEN_FILE naming one with progress:write"
+    )
 
 
 def run(config: Config) -> bool:

@@ -2,7 +2,8 @@
 
 What is decided stands in `protocol.command_desk`; this joins it to the host and the links. A command is passed on once
 it is accepted, and looked at again with everything that the host has made durable: its effect is an event like others.
-What waits for its effect is forgotten by a restart: the worker still says what became of it.
+What waits for its effect is forgotten by a restart: of what was passed on the worker still says what became of it; of what
+was not, nobody does, unless it is sent again.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
-from otelprogress.protocol.command_desk import Asker, CommandDesk
+from otelprogress.protocol.command_desk import CommandDesk
+from otelprogress.protocol.command_judging import Asker
 from otelprogress.protocol.messages import Command, CommandStatus, LinkCommand
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ class Commanding:
         self._links = links
         self._desk = CommandDesk(host.hub, links.connected_now)
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_due_unix_ns: int | None = None
         self._forget = host.on_applied(self._applied)
         self.accepted = 0
         """Commands since the start."""
@@ -95,14 +98,23 @@ class Commanding:
             self._links.command(delivery.writer_id, delivery.tenant, delivery.command)
         for event in desk.take_events(now_unix_ns):
             self._host.submit(event)
-        due_unix_ns = desk.next_deadline_unix_ns()
+        self._look_again(desk.next_deadline_unix_ns(), now_unix_ns)
+
+    def _look_again(self, due_unix_ns: int | None, now_unix_ns: int) -> None:
+        if due_unix_ns == self._timer_due_unix_ns:
+            return  # with most batches that were applied
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._timer_due_unix_ns = due_unix_ns
         if due_unix_ns is not None:
             self._timer = asyncio.get_running_loop().call_later(
-                max(0.0, (due_unix_ns - now_unix_ns) / 1e9), self._tend
+                max(0.0, (due_unix_ns - now_unix_ns) / 1e9), self._on_time
             )
+
+    def _on_time(self) -> None:
+        self._timer = self._timer_due_unix_ns = None
+        self._tend()
 
 
 def _shown(text: str) -> str:

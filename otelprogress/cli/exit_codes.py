@@ -83,5 +83,5 @@ def of_answer(answer: CommandAnswer) -> ExitCode:
             return ExitCode.NO_FEED
         case "forbidden":
             return ExitCode.DENIED
-        case "ended" | "stale" | "unsupported":
+        case "ended" | "stale" | "unsupported" | "overloaded":
             return ExitCode.FAILED

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from otelprogress.protocol.command_desk import Asker, CommandDesk
+from otelprogress.protocol.command_desk import CommandDesk
+from otelprogress.protocol.command_judging import Asker
 
 if TYPE_CHECKING:
     from otelprogress.feed.host import Host

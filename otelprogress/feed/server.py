@@ -41,7 +41,7 @@ from otelprogress.feed.connection import (
 )
 from otelprogress.feed.silence import silent_logger
 from otelprogress.protocol.close_codes import CloseCode
-from otelprogress.protocol.command_desk import SCOPE_CONTROL, SCOPE_RESPOND
+from otelprogress.protocol.command_judging import SCOPE_CONTROL, SCOPE_RESPOND
 from otelprogress.protocol.messages import SUBPROTOCOL
 from otelprogress.protocol.server_session import SCOPE_READ
 from otelprogress.protocol.session import Grant, ServerSession

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import Final, TypeAlias
 
 from otelprogress.exceptions import AmbiguousOperation, FeedError, UnknownOperation
@@ -24,7 +25,7 @@ from otelprogress.mcp.refusal import Refusal
 from otelprogress.mcp.source import CONTROL, RESPOND, START, Following, Since, Source, Viewer, Wanted
 from otelprogress.mcp.starting import Starter
 from otelprogress.mcp.story import Story
-from otelprogress.mcp.waits import Given, Places
+from otelprogress.mcp.waits import Given, Places, starting_places
 from otelprogress.model import digest
 from otelprogress.model.digest_budget import DEFAULT_MAX_TOKENS, LeftOut
 from otelprogress.model.events import FeedEvent, OperationView, State
@@ -41,11 +42,10 @@ APPLIED_WITHIN_S: Final = 2.0
 """How long an answer to a command waits for what became of it; most are applied by then, which spares a call."""
 APPEARS_WITHIN_S: Final = 4.0
 """How long an answer to a start waits until the operation is heard of; clients with little patience give up after 5 s."""
-DEADLINE_S: Final = 30.0
-"""Of a command: a worker that cannot take it by then does not take it any more."""
 MAX_CANDIDATES: Final = 10
 MAX_MESSAGE_CHARS: Final = 400
 """Of what a host says of a command that it refuses."""
+_LOG: Final = logging.getLogger("otelprogress.mcp")
 _Arguments: TypeAlias = dict[str, str | bool | int | float | None]
 _TRACE_ID: Final = re.compile(r"[0-9a-f]{32}")
 _BAD: Final = frozenset({State.FAILED, State.LOST})
@@ -59,6 +59,7 @@ _FAILURES: Final[Mapping[str, str]] = {
     "duplicate": "that command was given before",
     "ambiguous": "more than one operation is meant",
     "no_worker": "its process cannot be reached",
+    "overloaded": "too many commands wait for their effect already: wait for those",
 }
 """What a status means where the host says nothing more."""
 
@@ -88,6 +89,8 @@ class Calls:
         self.source = source
         self.starter = starter
         self.places = places if places is not None else Places()
+        self.starts = starting_places()
+        self._starting: set[asyncio.Task[str]] = set()
         self._given = Given(clock)
 
     async def list(self, viewer: Viewer, asked: ListArguments, report: Report = no_report) -> str:
@@ -147,6 +150,9 @@ class Calls:
         """`progress_signal`."""
         if asked.action == "input":
             raise Refusal("answer a question with progress_respond")
+        if asked.action == "cancel":
+            # A client may let this tool through unasked, because it destroys nothing.
+            raise Refusal("cancel with progress_cancel")
         return await self._command(viewer, CONTROL, asked.id, asked.action, {}, report=report)
 
     async def respond(self, viewer: Viewer, asked: RespondArguments, report: Report = no_report) -> str:
@@ -172,8 +178,36 @@ class Calls:
         if self.starter is None:
             raise Refusal("no command can be started here: its operator listed none")
         _require(viewer, START)
-        label = await self.starter.start(asked.name, asked.arguments, traceparent=viewer.traceparent)
-        with self.places.take(viewer.key), closing(self.source.follow(viewer, None)) as following:
+        if viewer.may_not_start:
+            raise Refusal(f"forbidden: {viewer.may_not_start}")
+        with ExitStack() as place:
+            place.enter_context(self.starts.take(viewer.key))
+            starting = asyncio.create_task(
+                self.starter.start(asked.name, asked.arguments, traceparent=viewer.traceparent)
+            )
+            self._starting.add(starting)
+            starting.add_done_callback(self._starting.discard)
+            try:
+                await asyncio.wait([starting])
+            except asyncio.CancelledError:
+                # Whoever asked may leave. What it started counts as its own until it is known whether that runs.
+                starting.add_done_callback(_Left(place.pop_all()))
+                raise
+            label = starting.result()
+            try:
+                return await self._appeared(viewer, label)
+            except Refusal as refused:
+                return f"started as {label}; {refused}\n"
+            except FeedError as error:
+                return f"started as {label}; not reachable: {digest.quoted(str(error), MAX_MESSAGE_CHARS)}\n"
+            except Exception:
+                # Whoever is told of a failure starts it once more: it runs.
+                _LOG.exception("what was started as %s cannot be looked at, which is a bug", label)
+                return f"started as {label}; internal error: the server's log has it\n"
+
+    async def _appeared(self, viewer: Viewer, label: str) -> str:
+        """What is known of an operation that was started, once it is heard of."""
+        with closing(self.source.follow(viewer, None)) as following:
             deadline_s = asyncio.get_running_loop().time() + APPEARS_WITHIN_S
             while True:
                 try:
@@ -204,7 +238,7 @@ class Calls:
             ) from None
         except UnknownOperation:
             raise Refusal(
-                f"unknown: no operation has the handle, id or label {digest.quoted(text)}; see progress_list"
+                f"not_found: no operation has the handle, id or label {digest.quoted(text)}; see progress_list"
             ) from None
         except FeedError as error:
             raise Refusal(f"not reachable: {digest.quoted(str(error), MAX_MESSAGE_CHARS)}") from None
@@ -234,12 +268,15 @@ class Calls:
             operation=view.id,
             action=action,
             arguments=arguments,
-            deadline_s=DEADLINE_S,
         )
-        with (
-            self.places.take(viewer.key),
-            closing(self.source.follow(viewer, (view.id,))) as following,
-        ):
+        with ExitStack() as held:
+            following = held.enter_context(closing(self.source.follow(viewer, (view.id,))))
+            if then_wait_s:
+                try:
+                    held.enter_context(self.places.take(viewer.key))
+                except Refusal:
+                    # Whoever waits elsewhere can command all the same; only what follows is not waited for.
+                    then_wait_s = 0.0
             here = await self.source.since(viewer, "", (view.id,))
             try:
                 status = await self.source.command(viewer, command)
@@ -249,14 +286,18 @@ class Calls:
                 raise _refusal(status)
             # The viewer knows the operation: it is told what the command changed.
             story = Story([view], Since(here.position, before={view.id: view}), "attention")
-            if then_wait_s:
-                why = await _wait(story, following, then_wait_s, report)
-            else:
-                await _heard_of(command.command_id, story, following, APPLIED_WITHIN_S)
-                why = story.reason or "changed"
+            why: Reason | None = None
+            try:
+                if then_wait_s:
+                    why = await _wait(story, following, then_wait_s, report)
+                else:
+                    await _heard_of(command.command_id, story, following, APPLIED_WITHIN_S)
+            except Refusal:
+                # It may not look any more, or the host ends. Whoever is told of a failure commands once more.
+                pass
             if story.outcome_of(command.command_id) is None:
                 story.add_own(_accepted(command, view))
-            return self._told(viewer, story, why, DEFAULT_MAX_TOKENS)
+            return self._told(viewer, story, why or story.reason or "changed", DEFAULT_MAX_TOKENS)
 
     def _full(
         self,
@@ -314,6 +355,18 @@ async def _heard_of(command_id: str, story: Story, following: Following, timeout
         if left_s <= 0 or not await following.wait(left_s):
             return
         story.take(await following.take())
+
+
+class _Left:
+    """Gives the place of a start back that nobody waits for any more."""
+
+    def __init__(self, place: ExitStack) -> None:
+        self._place = place
+
+    def __call__(self, started: asyncio.Task[str]) -> None:
+        self._place.close()
+        if not started.cancelled():
+            started.exception()  # nobody is there to be told
 
 
 def _accepted(command: Command, view: OperationView) -> FeedEvent:

@@ -10,7 +10,14 @@ from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
-from otelprogress.exceptions import FeedDenied, FeedError, InvalidValue, ProgressError, UnknownOperation
+from otelprogress.exceptions import (
+    AmbiguousOperation,
+    FeedDenied,
+    FeedError,
+    InvalidValue,
+    ProgressError,
+    UnknownOperation,
+)
 from otelprogress.feed.clock import Clock, SystemClock
 from otelprogress.mcp.mirror import Mirror, matches
 from otelprogress.mcp.source import Heard, Listing, Since, Taken, Viewer, Wanted
@@ -75,6 +82,9 @@ class FeedsSource:
                 # Each question says it too, to whoever asks.
                 if trouble != (trouble := str(error)):
                     _LOG.warning("nothing is heard for now: %s", error)
+            except Exception as error:
+                if trouble != (trouble := repr(error)):
+                    _LOG.exception("nothing is heard for now, which is a bug")
             await asyncio.sleep(_AGAIN_S)
 
     async def _settle(self) -> None:
@@ -94,13 +104,20 @@ class FeedsSource:
 
     async def _read_again(self) -> None:
         """A process without a feed, or a stopped one, writes down what its operations do: an end at once."""
+        troubles: dict[str, str] = {}
         while True:
             await asyncio.sleep(_AGAIN_S)
             for run_id in tuple(self._unheard):
-                with suppress(UnknownOperation):
-                    view = await asyncio.to_thread(_recorded, run_id, lose_orphans=True)
-                    if run_id in self._unheard:
-                        self._take_recorded(view)
+                try:
+                    with suppress(UnknownOperation, AmbiguousOperation):
+                        view = await asyncio.to_thread(_recorded, run_id, lose_orphans=True)
+                        if run_id in self._unheard:
+                            self._take_recorded(view)
+                    troubles.pop(run_id, None)
+                except Exception as error:  # of SQLite, of the disk: the next time it may go
+                    if troubles.get(run_id) != repr(error):
+                        troubles[run_id] = repr(error)
+                        _LOG.warning("%s cannot be read in the history for now: %s", run_id, error)
 
     def _take_recorded(self, view: OperationView) -> None:
         self.mirror.apply(FeedEvent(kind="snapshot", operation=view))

@@ -168,11 +168,18 @@ class _Handlers:
         connection = context.session._connection  # the one way to what outlives a request
         subscribed: _Subscribed | None = connection.state.get(_STATE)
         if subscribed is None:
+            subscribed = connection.state[_STATE] = _Subscribed()
+            # A client that leaves takes its subscriptions with it.
+            connection.exit_stack.push_async_callback(subscribed.end)
+        if len(subscribed.uris | {params.uri}) > MAX_URIS:
+            raise _invalid(f"{MAX_URIS} resources are the most that can be followed", params.uri)
+        if not subscribed.is_told:
             try:
                 self._subscriptions.check(viewer.key)
             except Refusal as refused:
                 raise _invalid(str(refused), params.uri) from None
-            subscribed = connection.state[_STATE] = _Subscribed()
+            # What was followed until a token ended is not taken up again with the next.
+            subscribed.uris.clear()
             subscribed.task = asyncio.create_task(
                 # The connection that the request came by may close; the session goes on without it.
                 self._tell(
@@ -182,10 +189,7 @@ class _Handlers:
                 ),
                 name="otelprogress-mcp-updates",
             )
-            # A client that leaves takes its subscriptions with it.
-            connection.exit_stack.push_async_callback(subscribed.end)
-        if len(subscribed.uris) >= MAX_URIS:
-            raise _invalid(f"{MAX_URIS} resources are the most that can be followed", params.uri)
+            subscribed.task.add_done_callback(_note_end)
         subscribed.uris.add(params.uri)
         return types.EmptyResult()
 
@@ -195,6 +199,8 @@ class _Handlers:
         subscribed: _Subscribed | None = context.session._connection.state.get(_STATE)
         if subscribed is not None:
             subscribed.uris.discard(params.uri)
+            if not subscribed.uris:
+                await subscribed.end()  # its place is for others
         return types.EmptyResult()
 
     async def listen(
@@ -281,11 +287,24 @@ class _Subscribed:
         self.uris = set(uris)
         self.task: asyncio.Task[None] | None = None
 
+    @property
+    def is_told(self) -> bool:
+        """Whether updates are told still: not since the token ended, or the collector."""
+        return self.task is not None and not self.task.done()
+
     async def end(self) -> None:
-        """Tell no more."""
-        if self.task is not None:
-            self.task.cancel()
-            await asyncio.gather(self.task, return_exceptions=True)
+        """Tell no more, and forget what was followed."""
+        self.uris.clear()
+        task, self.task = self.task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+def _note_end(task: asyncio.Task[None]) -> None:
+    """Nobody waits for updates to end: a fault of ours is said here."""
+    if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, MCPError):
+        _LOG.error("updates of resources ended, which is a bug", exc_info=error)
 
 
 def _result(text: str, *, is_error: bool = False) -> types.CallToolResult:

@@ -42,6 +42,11 @@ class Viewer(msgspec.Struct, frozen=True, kw_only=True):
     """Whether nobody listens any more: the connection that the call came by was closed."""
 
     @property
+    def may_not_start(self) -> str:
+        """Why it may start nothing, whatever its scopes say; empty: it may."""
+        return ""
+
+    @property
     def trace_id(self) -> str:
         """32 hex digits; empty: the caller gave no trace context."""
         return self.traceparent[3:35]

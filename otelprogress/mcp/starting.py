@@ -28,6 +28,8 @@ from otelprogress.model import digest, input_schema
 STARTS_WITHIN_S: Final = 15.0
 """How long `otelprogress run --detach` may take to say that the command runs."""
 MAX_COMMANDS: Final = 64
+MAX_MATCHED_CHARS: Final = 256
+"""Of a text that a `pattern` is tried on: an operator's pattern may take long for long texts, and everybody waits."""
 _NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,47}")
 _PLACEHOLDER: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _RUNNER: Final = (sys.executable, "-m", "otelprogress.cli.main")
@@ -236,16 +238,19 @@ def arguments_of(name: str, command: Startable, given: Mapping[str, Any]) -> lis
     for item in command.command:
         if all(key in values for key in _PLACEHOLDER.findall(item)):
             filled = _PLACEHOLDER.sub(lambda found: values[found[1]], item)
-            if filled.startswith("-") and not item.startswith("-") and not _is_chosen(item, command):
+            if filled.startswith("-") and not item.startswith("-") and not _is_chosen(item, command, values):
                 raise Refusal(f"invalid arguments: {filled[:100]!r} would be an option of the program")
             argv.append(filled)
     return argv
 
 
-def _is_chosen(item: str, command: Startable) -> bool:
-    """Whether an item begins with what its operator wrote down, or with a number."""
-    found = _PLACEHOLDER.match(item)
-    return found is None or "pattern" not in command.schema[found[1]]
+def _is_chosen(item: str, command: Startable, values: Mapping[str, str]) -> bool:
+    """Whether the first of an item's arguments that is not empty is one of those that its operator wrote down.
+
+    A number is none: `-9` is an option to many programs.
+    """
+    first = next((key for key in _PLACEHOLDER.findall(item) if values[key]), None)
+    return first is None or "enum" in command.schema[first]
 
 
 def _fitting(key: str, said: Mapping[str, Any], value: Any) -> str:
@@ -254,8 +259,10 @@ def _fitting(key: str, said: Mapping[str, Any], value: Any) -> str:
     except InvalidValue as wrong:
         raise Refusal(f"invalid arguments: {key}: {wrong}") from None
     pattern = said.get("pattern")
+    if pattern is not None and len(text) > MAX_MATCHED_CHARS:
+        raise Refusal(f"invalid arguments: {key} has more than {MAX_MATCHED_CHARS} characters")
     # JSON schema's patterns match anywhere in a text; here it is the whole.
-    if pattern is not None and not re.fullmatch(pattern, text):
+    if pattern is not None and not re.fullmatch(pattern, text, re.ASCII):
         raise Refusal(f"invalid arguments: {key}: {digest.quoted(text)} does not match {pattern} as a whole")
     if not text.isprintable():
         raise Refusal(f"invalid arguments: {key} has characters that cannot be printed")

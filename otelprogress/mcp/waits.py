@@ -11,6 +11,8 @@ from otelprogress.mcp.refusal import Refusal
 
 MAX_PER_VIEWER: Final = 16
 MAX_IN_ALL: Final = 2_000
+MAX_STARTS_PER_VIEWER: Final = 8
+MAX_STARTS_IN_ALL: Final = 64
 MAX_GIVEN: Final = 10_000
 
 
@@ -21,14 +23,21 @@ class Places:
         per_viewer: at a time, of one viewer.
         in_all: at a time.
         what: waits, in the words of a refusal.
+        instead: what a viewer that has too many can do.
     """
 
     def __init__(
-        self, per_viewer: int = MAX_PER_VIEWER, in_all: int = MAX_IN_ALL, *, what: str = "waits"
+        self,
+        per_viewer: int = MAX_PER_VIEWER,
+        in_all: int = MAX_IN_ALL,
+        *,
+        what: str = "waits",
+        instead: str = "one can follow several operations",
     ) -> None:
         self._per_viewer = per_viewer
         self._in_all = in_all
         self._what = what
+        self._instead = instead
         self._taken: Counter[str] = Counter()
         self._count = 0
 
@@ -64,11 +73,19 @@ class Places:
             Refusal: all are taken.
         """
         if self._taken.get(key, 0) >= self._per_viewer:
-            raise Refusal(
-                f"too many {self._what}: {self._per_viewer} of yours are open; one can follow several operations"
-            )
+            raise Refusal(f"too many {self._what}: {self._per_viewer} of yours are open; {self._instead}")
         if self._count >= self._in_all:
             raise Refusal(f"too many {self._what}: {self._in_all} are open here; try again in a minute")
+
+
+def starting_places() -> Places:
+    """Places for commands that are being started, until what was started is heard of."""
+    return Places(
+        MAX_STARTS_PER_VIEWER,
+        MAX_STARTS_IN_ALL,
+        what="starts",
+        instead="start more once it is known what became of those",
+    )
 
 
 class Given:

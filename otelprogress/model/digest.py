@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from otelprogress.model import formats
+from otelprogress.model import formats, input_schema
 from otelprogress.model.digest_budget import (
     DEFAULT_MAX_TOKENS,
     NOTHING,
@@ -153,12 +153,16 @@ def _block(
     title = view.title or view.name
     shows_title = before is None and bool(title) and slug(title) != view.handle.rpartition("-")[0]
     changes = _changes(view, events, before)
+    questions, question = _question(view)
+    if before is not None and before.input_id == view.input_id:
+        questions, question = [], None
     return Block(
         head=_status(view, short=short),
         title=f"= {quoted(title)}" if shows_title else None,
         trace=f"trace {view.trace_id}" if traced else None,
         changes=changes,
-        questions=[] if before is not None and before.input_id == view.input_id else _question(view),
+        questions=questions,
+        question=question,
         weight=_weight(view, changes),
         updated_at_unix_ns=view.updated_at_unix_ns,
     )
@@ -243,18 +247,31 @@ def _counts(step: StepView) -> list[str]:
     return words
 
 
-def _question(view: OperationView) -> list[str]:
-    """`? in1 {choice: skip|abort} default skip in 5m "prompt"`, and lines for answers that are text."""
+class _Answers(NamedTuple):
+    """What an answer to a question, or to a field of a form, looks like."""
+
+    kind: str
+    """`choice`, `text`, `number`, `yes-no` or `form`."""
+    words: str = ""
+    """What can stand behind the kind: `skip|abort`, or the fields of a form."""
+    lines: Sequence[str] = ()
+    """Lines for what cannot, since it is text."""
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.words}" if self.words else self.kind
+
+
+def _question(view: OperationView) -> tuple[list[str], str | None]:
+    """`? in1 {choice: skip|abort} default skip in 5m "prompt"`, and lines for answers that are text; and all in one line.
+
+    The one line does not say what can be chosen or filled in.
+    """
     if view.input_id is None or not view.live:
-        return []
-    words = ["?", view.input_id if is_safe_word(view.input_id) else "-"]
-    more: list[str] = []
-    kind, choices = _answer_kind(view.input_schema)
-    if choices and all(is_safe_word(choice) for choice in choices):
-        words.append(f"{{choice: {'|'.join(choices)}}}")
-    else:
-        words.append(f"{{{kind}}}")
-        more += [f"?= {quoted(choice)}" for choice in choices]
+        return [], None
+    input_id = view.input_id if is_safe_word(view.input_id) else "-"
+    answers = _answers(view.input_schema)
+    words: list[str] = []
+    more = [*answers.lines]
     if view.input_default is not None:
         default = _plain_json_text(view.input_default)
         if is_safe_word(default):
@@ -264,23 +281,52 @@ def _question(view: OperationView) -> list[str]:
     if view.input_deadline_unix_ns is not None:
         words.append(f"in {_passed(view.as_of_unix_ns, view.input_deadline_unix_ns)}")
     words.append(quoted(view.input_prompt or ""))
-    return [" ".join(words), *more]
+    rest = " ".join(words)
+    return [f"? {input_id} {{{answers}}} {rest}", *more], f"? {input_id} {{{answers.kind}}} {rest}"
 
 
-def _answer_kind(schema: str | None) -> tuple[str, list[str]]:
-    """What an answer looks like, from its JSON schema: a word, and the choices where it is one of a few."""
+def _answers(schema: str | None) -> _Answers:
     try:
         said = json.loads(schema) if schema else {}
     except (ValueError, RecursionError):
-        return "text", []
+        return _Answers("text")
     if not isinstance(said, dict):
-        return "text", []
+        return _Answers("text")
+    if said.get("type") == "object":
+        # One that cannot be asked by has no fields to rely on.
+        return _form(input_schema.schema_of(schema))
+    return _primitive(said)
+
+
+def _primitive(said: Mapping[str, Any]) -> _Answers:
     choices = said.get("enum")
     if isinstance(choices, list) and choices:
-        return "choice", [_choice(one) for one in choices[:MAX_CHOICES]]
-    kinds: dict[Any, str] = {"boolean": "yes-no", "number": "number", "integer": "number", "object": "form"}
+        shown = [_choice(one) for one in choices[:MAX_CHOICES]]
+        if all(is_safe_word(choice) for choice in shown):
+            return _Answers("choice", "|".join(shown))
+        return _Answers("choice", lines=[f"?= {quoted(choice)}" for choice in shown])
+    kinds: dict[Any, str] = {"boolean": "yes-no", "number": "number", "integer": "number"}
     kind = said.get("type")
-    return kinds.get(kind, "text") if isinstance(kind, str) else "text", []
+    return _Answers(kinds.get(kind, "text") if isinstance(kind, str) else "text")
+
+
+def _form(form: Mapping[str, Any]) -> _Answers:
+    """`{form: lr number, note? text}`, a `?` where a field may be left out; or a line each, where one is named by text."""
+    required = form.get("required", ())
+    fields = [
+        (name, "" if name in required else "?", _primitive(said))
+        for name, said in form.get("properties", {}).items()
+    ]
+    if all(is_safe_word(name) and not answers.lines for name, _, answers in fields):
+        return _Answers("form", ", ".join(f"{name}{mark} {answers}" for name, mark, answers in fields))
+    return _Answers(
+        "form",
+        lines=[
+            line
+            for name, mark, answers in fields
+            for line in (f"?:{mark} {answers} {quoted(name)}", *answers.lines)
+        ],
+    )
 
 
 def _choice(value: Any) -> str:

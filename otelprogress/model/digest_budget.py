@@ -87,6 +87,9 @@ class Block:
     trace: str | None
     changes: list[Change]
     questions: list[str]
+    """The question, and below it what an answer can be where that is text."""
+    question: str | None
+    """The same in one line that says less; `None`: it asks nothing."""
     weight: Weight
     updated_at_unix_ns: int
     left_out: bool = field(default=False)
@@ -116,13 +119,15 @@ def fit(blocks: Sequence[Block], max_tokens: int, before: LeftOut = NOTHING) -> 
     """Leave out what is over the budget, in place; what is not there now, `before` included.
 
     In this order, the old before the new: changes that are no failures; of the failures of one operation all but
-    the newest three; operations of which there is no warning; the other failures; the other operations.
+    the newest three; operations of which there is no warning; what answers can be; the other failures; the other
+    operations.
     """
     trimmer = _Trimmer(blocks, max_tokens, before)
     steps: tuple[Callable[[], None], ...] = (
         lambda: trimmer.leave_out_changes(lambda weight, _age: weight < Weight.FAILURE),
         lambda: trimmer.leave_out_changes(lambda _weight, age: age >= KEEP_FAILURES),
         lambda: trimmer.leave_out_operations(Weight.NORMAL),
+        trimmer.leave_out_answers,
         lambda: trimmer.leave_out_changes(lambda _weight, _age: True),
         lambda: trimmer.leave_out_operations(Weight.FAILURE),
     )
@@ -165,6 +170,17 @@ class _Trimmer:
             block.changes = [change for index, change in enumerate(block.changes) if index not in indexes]
             self._changes += len(indexes)
         self.tokens = sum(block.tokens() for block in self._blocks)
+
+    def leave_out_answers(self) -> None:
+        """What the answers to questions can be, the longest unheard first; the questions stay."""
+        for block in sorted(self._blocks, key=lambda block: block.updated_at_unix_ns):
+            if self.tokens <= self._max_tokens:
+                break
+            if not block.left_out and block.question is not None and block.questions != [block.question]:
+                self.tokens -= block.tokens()
+                block.questions = [block.question]
+                self.tokens += block.tokens()
+                self._changes += 1
 
     def leave_out_operations(self, heaviest: Weight) -> None:
         """Whole operations, the lightest and longest unheard first."""

@@ -57,7 +57,11 @@ def check_schema(schema: Mapping[str, Any]) -> None:
         raise InvalidValue(f"a form needs `properties`, between 1 and {MAX_FIELDS}")
     for name, field in properties.items():
         if not isinstance(name, str) or not isinstance(field, Mapping):
-            raise InvalidValue(f"field {name!r} is no schema")
+            raise InvalidValue(f"field {_shown(name)} is no schema")
+        if not name or not name.isprintable() or name != clean(name, _MAX_SHOWN_CHARS):
+            raise InvalidValue(
+                f"the name of the field {_shown(name)} is not one printable line of 1 to {_MAX_SHOWN_CHARS} characters"
+            )
         _check_primitive_schema(field, f"field {name!r}")
     required = schema.get("required", [])
     if not isinstance(required, list | tuple) or not all(
@@ -161,7 +165,9 @@ def _checked_primitive(schema: Mapping[str, Any], content: object, what: str) ->
     elif not isinstance(value, bool):
         least, most = schema.get("minimum", -math.inf), schema.get("maximum", math.inf)
         if not least <= value <= most:
-            raise InvalidValue(f"{what} lies between {least} and {most}")
+            bounds = [f"at least {least}"] if least > -math.inf else []
+            bounds += [f"at most {most}"] if most < math.inf else []
+            raise InvalidValue(f"{what} is {' and '.join(bounds)}")
     return value
 
 
@@ -214,5 +220,16 @@ def _number(kind: str, content: object, what: str) -> int | float:
     return int(number) if whole else number
 
 
+def _shown(name: object) -> str:
+    return repr(clean(name, _MAX_SHOWN_CHARS) if isinstance(name, str) else name)
+
+
 def _listed(names: Any) -> str:
     return ", ".join(f"`{clean(name, _MAX_SHOWN_CHARS)}`" for name in sorted(map(str, names)))
+
+
+def content_of(arguments: Mapping[str, Primitive | None]) -> object:
+    """The answer that the arguments of an `input` command hold: `content`, or a form's fields `content.NAME`."""
+    front = "content."
+    form = {name[len(front) :]: value for name, value in arguments.items() if name.startswith(front)}
+    return form or arguments.get("content")

@@ -242,6 +242,9 @@ def _end(run: RunState, event: Event) -> int:
         extra = run.details()
         evidence_ns = event.lost_evidence_unix_ns
         extra.lost_evidence_ns = None if evidence_ns is None else max(evidence_ns, run.started_ns)
+    if requested is State.CANCELLED and extra is not None:
+        # What it said last is no reason of the canceller's.
+        extra.message = extra.level = None
     _fill_end(run, event)
     if extra is not None:
         extra.input_id = extra.input_prompt = extra.input_schema = extra.input_default = None

@@ -5,7 +5,9 @@ and published in the log waits in it until its host takes it away. Not thread-sa
 
 `accepted` never means applied. That is said by a durable `control.applied` or `control.refused` of the worker's, of the
 operation itself or of one below it, or by the host where no worker says it: `expired` (it had its time), `worker_lost`,
-`ended`. Every accepted command gets such a word within its deadline and a grace. A refusal of the host's own says that
+`ended`. Every accepted command gets such a word within its deadline and a grace, as long as the host lives: what waits is in
+memory only. After a restart the log says what became of the others, and what is cancelled or paused; one that was accepted
+and not yet passed on is forgotten, and gets no word unless it is sent again. A refusal of the host's own says that
 nobody had said anything by then, not that nothing happened: what the worker says afterwards, of a command that it had
 obeyed before its link broke, stands in the log behind it, and is what duplicates are told from then on.
 
@@ -15,48 +17,54 @@ passed on twice as two.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from otelprogress.exceptions import AmbiguousOperation, InvalidValue, UnknownOperation
 from otelprogress.model import semconv
 from otelprogress.model.events import Event, OperationView, State
-from otelprogress.model.fields import MAX_ID_CHARS
-from otelprogress.model.input_schema import checked_text
 from otelprogress.model.redaction import redacted
-from otelprogress.model.text import clean
-from otelprogress.protocol.messages import Command, CommandAnswer, CommandStatus, LinkCommand
+from otelprogress.protocol.command_judging import (
+    CANCEL,
+    DEFAULT_DEADLINE_S,
+    INPUT,
+    PAUSE,
+    RESUME,
+    SCOPE_CONTROL,
+    SCOPE_RESPOND,
+    Asker,
+    answer,
+    check,
+    judged,
+)
+from otelprogress.protocol.command_recalling import order_of, recall, word_of
+from otelprogress.protocol.command_standing import Standing
+from otelprogress.protocol.command_waiting import (
+    GRACE_NS,
+    RESEND_NS,
+    Key,
+    Known,
+    Pending,
+    Remembered,
+    Waiting,
+)
+from otelprogress.protocol.messages import Command, CommandStatus, LinkCommand
 
 if TYPE_CHECKING:
     from otelprogress.model.tree import Applied
     from otelprogress.protocol.filters import Matcher
     from otelprogress.protocol.hub import Hub
 
-SCOPE_CONTROL: Final = "progress:control"
-SCOPE_RESPOND: Final = "progress:respond"
-CANCEL: Final = "cancel"
-PAUSE: Final = "pause"
-RESUME: Final = "resume"
-INPUT: Final = "input"
 CASCADING: Final = frozenset({CANCEL, PAUSE, RESUME})
 """What reaches the operations below too, in other processes as well."""
 
-DEFAULT_DEADLINE_S: Final = 300.0
-MAX_DEADLINE_S: Final = 86_400.0
-GRACE_NS: Final = 2_000_000_000
-"""How long after the deadline, or the end of the run, the worker's own word may still take."""
-RESEND_NS: Final = 2_000_000_000
-"""After so long a worker that is connected, and has not said that it received a command, is sent it again; then after twice
-as long, and so on."""
-MAX_PENDING: Final = 4096
-"""Commands that wait for their effect, of all operations; and of one operation:"""
+MAX_PENDING: Final = 16_384
+"""Commands that wait for their effect, of all tenants; of one tenant, of one of its actors, and of one operation:"""
+MAX_PENDING_OF_TENANT: Final = 2048
+MAX_PENDING_OF_ACTOR: Final = 1024
 MAX_PENDING_OF_RUN: Final = 256
-MAX_REMEMBERED: Final = 16_384
-"""Ids of commands whose end is known."""
-MAX_ARGUMENT_CHARS: Final = 8192
 
 Reachable = Callable[[str, str], bool]
 """(writer id, tenant) -> whether commands can be brought to that writer now."""
@@ -70,58 +78,6 @@ class Delivery(msgspec.Struct, frozen=True):
     command: LinkCommand
 
 
-class Asker(msgspec.Struct, frozen=True, kw_only=True):
-    """Who commands."""
-
-    actor: str
-    scopes: frozenset[str]
-    tenant: str = ""
-
-
-class _Pending:
-    __slots__ = (
-        "action",
-        "actor",
-        "command_id",
-        "expires_unix_ns",
-        "owed",
-        "reason",
-        "refusal",
-        "resend_unix_ns",
-        "resent",
-        "run_id",
-        "tenant",
-    )
-
-    def __init__(self, command: LinkCommand, tenant: str, now_unix_ns: int, expires_unix_ns: int) -> None:
-        self.command_id = command.command_id
-        self.tenant = tenant
-        self.run_id = command.run
-        self.action = command.action
-        self.actor = command.actor
-        self.reason = _reason(command)
-        self.expires_unix_ns = expires_unix_ns
-        self.resend_unix_ns = now_unix_ns + RESEND_NS
-        self.resent = 0
-        self.refusal = "expired"
-        self.owed: dict[tuple[str, str], LinkCommand] = {}
-        """What workers, by (writer id, run), have not said that they received."""
-
-    @property
-    def due_unix_ns(self) -> int:
-        """When something is to be done about it though nobody says anything."""
-        over_unix_ns = self.expires_unix_ns + GRACE_NS
-        return min(over_unix_ns, self.resend_unix_ns) if self.owed else over_unix_ns
-
-
-class _Known(NamedTuple):
-    """A command whose end is known."""
-
-    run_id: str
-    word: str
-    """For the answer to a duplicate."""
-
-
 class CommandDesk:
     """See the module.
 
@@ -133,25 +89,12 @@ class CommandDesk:
     def __init__(self, hub: Hub, reachable: Reachable) -> None:
         self._hub = hub
         self._reachable = reachable
-        self._pending: OrderedDict[tuple[str, str], _Pending] = OrderedDict()
-        """By (tenant, command id), in the order of arrival."""
-        self._known: OrderedDict[tuple[str, str], _Known] = OrderedDict()
-        """What became of the others."""
-        self._standing: dict[str, dict[str, LinkCommand]] = {}
-        """By run: cancels and pauses that what begins below it, in another process, has to obey too."""
+        self._pending = Waiting()
+        self._known = Remembered()
+        self._standing = Standing()
         self._deliveries: list[Delivery] = []
         self._events: list[Event] = []
-        self._recall()
-
-    def _recall(self) -> None:
-        """What became of the commands of before a restart, as far as the log that was kept reaches."""
-        ring = self._hub.ring
-        for _, entry in ring.read(ring.first - 1):
-            if _SAYS_CONTROL not in entry.encoded:
-                continue
-            said = _said_in(entry.encoded)
-            if said.control_id is not None and (word := _word(said.kind, said.control_refusal)) is not None:
-                self._remember((entry.after.tenant, said.control_id), entry.after.id, word)
+        recall(hub, self._known, self._standing)
 
     # --- what a host asks -------------------------------------------------------------------------------------
 
@@ -167,78 +110,75 @@ class CommandDesk:
         key = (asker.tenant, command.command_id)
         scope = SCOPE_RESPOND if command.action == INPUT else SCOPE_CONTROL
         if scope not in asker.scopes:
-            return _answer(command, "forbidden", f"the token lacks the scope {scope}")
+            return answer(command, "forbidden", f"the token lacks the scope {scope}")
         if (again := self._duplicate(command, key, matcher)) is not None:
             return again
         try:
-            _check(command)
+            check(command)
             run_id = self._hub.resolve(command.operation, matcher)
         except InvalidValue as wrong:
-            return _answer(command, "invalid", str(wrong))
+            return answer(command, "invalid", str(wrong))
         except UnknownOperation as unknown:
-            return _answer(command, "not_found", str(unknown))
+            return answer(command, "not_found", str(unknown))
         except AmbiguousOperation as ambiguous:
-            return _answer(command, "ambiguous", str(ambiguous))
+            return answer(command, "ambiguous", str(ambiguous))
         view = self._hub.tree.view(run_id, now_unix_ns)
         if view is None:
-            return _answer(command, "not_found", f"no operation {command.operation!r}")
+            return answer(command, "not_found", f"no operation {command.operation!r}")
         refused = self._judged(command, view)
         if refused is not None:
             return refused
+        if not self._spared(command, view) and (whose := self._too_many(view, asker)):
+            text = f"too many commands{whose} wait for their effect already: wait for those"
+            return answer(command, "overloaded", text)
         self._accept(command, asker, view, now_unix_ns)
-        return _answer(command, "accepted")
+        return answer(command, "accepted")
 
     def _duplicate(self, command: Command, key: tuple[str, str], matcher: Matcher) -> CommandStatus | None:
         """What to answer where a command of that id was accepted before; `None`: none was."""
-        pending = self._pending.get(key)
-        if pending is not None:
-            before = _Known(pending.run_id, "what became of it is not known yet")
-        elif (known := self._known.get(key)) is not None:
-            before = known
-        else:
-            return None
+        before = self._known.get(key)
+        if before is None:
+            pending = self._pending.get(key)
+            if pending is None:
+                return None
+            before = Known(pending.run_id, "what became of it is not known yet", action=pending.action)
         facts = self._hub.facts(before.run_id)
-        if facts is not None and not matcher(facts):
-            return _answer(command, "invalid", "another command has this `command_id`: take a new one")
-        return _answer(command, "duplicate", f"accepted before; {before.word}")
+        another = before.action not in ("", command.action)
+        if another or (facts is not None and not matcher(facts)):
+            return answer(command, "invalid", "another command has this `command_id`: take a new one")
+        return answer(command, "duplicate", f"accepted before; {before.word}")
 
     def _judged(self, command: Command, view: OperationView) -> CommandStatus | None:
         """Why a command is not accepted; `None`: it is."""
-        action = command.action
-        if not view.live:
-            return _answer(command, "ended", f"{view.handle} has ended: {view.state.value}")
-        if action == INPUT:
-            wrong = _wrong_answer(command, view)
-            if wrong is not None:
-                return _answer(command, "invalid", wrong)
-        elif (PAUSE if action == RESUME else action) not in view.controls:
-            wanted = PAUSE if action == RESUME else action
-            accepts = (
-                f"it accepts {', '.join(map(_shown, view.controls))}"
-                if view.controls
-                else "it accepts nothing"
-            )
-            return _answer(
-                command, "unsupported", f"add controls=[{wanted!r}] to {view.name!r} in its code: {accepts}"
-            )
-        if command.expect_revision is not None:
-            revision, _ = self._hub.tree.durable_revisions(view.id)
-            # What a reader saw last may have been a tick, or a snapshot after one: it has missed nothing durable.
-            if not revision <= command.expect_revision <= view.revision:
-                text = f"its last durable revision is {revision}, not {command.expect_revision}: look again"
-                return _answer(command, "stale", text)
+        refused = judged(command, view, durable_revision=self._hub.tree.durable_revisions(view.id)[0])
+        if refused is not None:
+            return refused
         if not self._reachable(view.writer_id, view.tenant):
-            return _answer(
+            return answer(
                 command,
                 "no_worker",
                 "its process is not connected: it needs a worker link (OTELPROGRESS_COLLECTOR, or a parent's feed)",
             )
-        of_run = sum(1 for each in self._pending.values() if each.run_id == view.id)
-        if len(self._pending) >= MAX_PENDING or of_run >= MAX_PENDING_OF_RUN:
-            return _answer(
-                command, "invalid", "too many commands wait for their effect already: wait for those"
-            )
         return None
+
+    def _spared(self, command: Command, view: OperationView) -> bool:
+        """Whether it goes past the bounds: the first cancel of an operation, as far as there is room at all."""
+        return (
+            command.action == CANCEL
+            and len(self._pending) < 2 * MAX_PENDING
+            and not any(each.action == CANCEL for each in self._pending.of_run(view.id))
+        )
+
+    def _too_many(self, view: OperationView, asker: Asker) -> str:
+        """Of whom too many commands wait already; empty: of nobody."""
+        of_run, of_tenant, of_actor = self._pending.counts(view.id, asker.tenant, asker.actor)
+        if of_run >= MAX_PENDING_OF_RUN:
+            return f" of {view.handle}"
+        if of_actor >= MAX_PENDING_OF_ACTOR:
+            return " of yours"
+        if of_tenant >= MAX_PENDING_OF_TENANT:
+            return " of your tenant"
+        return " here" if len(self._pending) >= MAX_PENDING else ""
 
     def _accept(self, command: Command, asker: Asker, view: OperationView, now_unix_ns: int) -> None:
         deadline_s = DEFAULT_DEADLINE_S if command.deadline_s is None else command.deadline_s
@@ -254,20 +194,29 @@ class CommandDesk:
             actor=asker.actor,
             valid_s=deadline_s,
         )
-        pending = _Pending(passed_on, asker.tenant, now_unix_ns, now_unix_ns + int(deadline_s * 1e9))
-        self._pending[asker.tenant, command.command_id] = pending
+        pending = Pending(passed_on, asker.tenant, now_unix_ns, now_unix_ns + int(deadline_s * 1e9))
         self._owe(pending, view.writer_id, passed_on, now_unix_ns)
         if command.action in CASCADING:
             below = msgspec.structs.replace(passed_on, below=True)
             for parent_id, writer_id in self._edges_below(view.id):
                 self._owe(pending, writer_id, msgspec.structs.replace(below, run=parent_id), now_unix_ns)
-            self._stand(view.id, below)
+            self._standing.accepted(view.id, below)
+            self._supersede(pending)
+        self._pending.add(pending)
 
-    def _owe(self, pending: _Pending, writer_id: str, command: LinkCommand, now_unix_ns: int) -> None:
+    def _supersede(self, newer: Pending) -> None:
+        """What is below shall not be told of a pause behind the resume that took it back, nor the other way round."""
+        for older in self._pending.of_run(newer.run_id):
+            if older.action != newer.action and {older.action, newer.action} == {PAUSE, RESUME}:
+                for key in [key for key, command in older.owed.items() if command.below]:
+                    del older.owed[key]
+                self._drop_where_done(older)
+
+    def _owe(self, pending: Pending, writer_id: str, command: LinkCommand, now_unix_ns: int) -> None:
         pending.owed[writer_id, command.run] = command
         self._deliver(pending, writer_id, command, now_unix_ns)
 
-    def _deliver(self, pending: _Pending, writer_id: str, command: LinkCommand, now_unix_ns: int) -> None:
+    def _deliver(self, pending: Pending, writer_id: str, command: LinkCommand, now_unix_ns: int) -> None:
         if self._reachable(writer_id, pending.tenant):
             passed_on = _with_time_left(command, pending, now_unix_ns)
             self._deliveries.append(Delivery(writer_id, pending.tenant, passed_on))
@@ -290,14 +239,6 @@ class CommandDesk:
                     told.add(edge)
                     yield edge
 
-    def _stand(self, run_id: str, below: LinkCommand) -> None:
-        if below.action == RESUME:
-            standing = self._standing.get(run_id)
-            if standing is not None and standing.pop(PAUSE, None) is not None and not standing:
-                del self._standing[run_id]
-        else:
-            self._standing.setdefault(run_id, {})[below.action] = below
-
     # --- what workers say -------------------------------------------------------------------------------------
 
     def received(self, writer_id: str, tenant: str, status: CommandStatus) -> None:
@@ -309,16 +250,15 @@ class CommandDesk:
         refused_by_owner = any(not pending.owed[key].below for key in mine)
         for key in mine:
             del pending.owed[key]
-        if status.status not in ("accepted", "duplicate") and refused_by_owner:
+        if status.status not in ("accepted", "duplicate") and refused_by_owner and not pending.in_force:
             self._refuse(pending, status.message or status.status)
+        self._drop_where_done(pending)
 
     def connected(self, writer_id: str, tenant: str, now_unix_ns: int) -> None:
         """A worker is there (again): what it has not confirmed is sent once more, and what stands above its runs."""
         for run_id in self._hub.tree.runs_of_writer(writer_id, tenant) if self._standing else ():
-            self._began(run_id, tenant, now_unix_ns)
-        for pending in self._pending.values():
-            if pending.tenant != tenant:
-                continue
+            self._began(run_id, tenant, now_unix_ns, again=True)
+        for pending in self._pending.of_tenant(tenant):
             for (owed_to, _), command in pending.owed.items():
                 if owed_to == writer_id:
                     self._deliveries.append(
@@ -331,6 +271,10 @@ class CommandDesk:
             event, kind = each.source, each.source.kind
             if kind in _SETTLED and event.control_id is not None:
                 self._settle(event)
+            elif kind == semconv.CONTROL_APPLIED and event.control_action == RESUME:
+                # By its own code: whatever paused it is over.
+                if any(order.action == PAUSE for order in self._standing.of(event.run_id)):
+                    self._took_effect(order_of(event, event.run_id, RESUME), event.tenant)
             elif kind == semconv.OPERATION_ENDED:
                 self._ended(
                     event.run_id, lost=each.event.operation.state is State.LOST, now_unix_ns=now_unix_ns
@@ -340,46 +284,94 @@ class CommandDesk:
 
     def _settle(self, event: Event) -> None:
         key = (event.tenant, event.control_id or "")
-        pending = self._pending.get(key)
-        word = _word(event.kind.removeprefix(semconv.PREFIX), event.control_refusal)
-        if word is None:
+        word = word_of(event.kind.removeprefix(semconv.PREFIX), event.control_refusal)
+        pending, known = self._pending.get(key), self._known.get(key)
+        run_id = pending.run_id if pending is not None else event.run_id if known is None else known.run_id
+        if known is not None and pending is None and self._is_below(run_id, event.run_id):
+            run_id = event.run_id  # since a restart only the word of one below it was heard
+        # What the host itself says it remembers when it decides so. Of a command that was accepted before a restart the
+        # word of the worker may come before it is sent again.
+        if (
+            word is None
+            or not self._is_below(event.run_id, run_id)
+            or (pending is None and not event.writer_id)
+        ):
             return
-        if pending is None:
-            known = self._known.get(key)
-            # What the worker itself says counts for more than that nobody had said anything in time. Of a command that
-            # was accepted before a restart the word may come before it is sent again.
-            if event.writer_id and (known is None or self._is_below(event.run_id, known.run_id)):
-                self._remember(key, event.run_id if known is None else known.run_id, word)
-        elif self._is_below(event.run_id, pending.run_id):
-            self._remember(key, pending.run_id, word)
-            if event.kind == semconv.CONTROL_REFUSED:
-                self._withdraw(pending)
+        if event.run_id == run_id:
+            self._settle_finally(event, key, word)
+        elif event.kind == semconv.CONTROL_APPLIED:
+            # Of one below, whose code came by first: it is in the log, so that nobody says `expired`. Its own process
+            # may not even have heard of it yet.
+            if known is None or not known.by_owner:
+                self._known.put(key, Known(run_id, word, action=event.control_action or ""))
+            if pending is not None:
+                pending.settled = True
+                self._drop_where_done(pending)
+
+    def _settle_finally(self, event: Event, key: Key, word: str) -> None:
+        """The operation that was commanded says what became of it: that counts for more than whatever was said before."""
+        pending, before = self._pending.get(key), self._known.get(key)
+        self._known.put(key, Known(event.run_id, word, by_owner=True, action=event.control_action or ""))
+        action = event.control_action or ("" if pending is None else pending.action)
+        if event.kind == semconv.CONTROL_REFUSED:
+            self._pending.drop(key)
+            self._standing.withdraw(event.run_id, action, key[1])
+            if action == RESUME:
+                self._pause_again(event.run_id, event.tenant)
+            return
+        if pending is not None:
+            pending.settled = pending.in_force = True
+            for owed in [owed for owed, command in pending.owed.items() if not command.below]:
+                del pending.owed[owed]
+        if action in CASCADING and (pending is not None or before is not None or action == CANCEL):
+            # Else, of before a restart, it may as well be that one below stood still, which says so no more once it goes on.
+            self._took_effect(order_of(event, event.run_id, action), event.tenant)
+        if pending is not None:
+            self._drop_where_done(pending)
+
+    def _took_effect(self, order: LinkCommand, tenant: str) -> None:
+        """What is below has no deadline any more: it obeys as long as the operation itself does."""
+        self._standing.took_effect(order.run, order)
+        self._tell_below(order, tenant)
+
+    def _tell_below(self, order: LinkCommand, tenant: str) -> None:
+        for parent_id, writer_id in self._edges_below(order.run):
+            if self._reachable(writer_id, tenant):
+                self._deliveries.append(
+                    Delivery(writer_id, tenant, msgspec.structs.replace(order, run=parent_id))
+                )
+
+    def _resumes(self, run_id: str) -> bool:
+        return any(each.action == RESUME and not each.settled for each in self._pending.of_run(run_id))
+
+    def _pause_again(self, run_id: str, tenant: str) -> None:
+        """A resume came to nothing that those below may have obeyed: they stand still as the operation itself does."""
+        for order in self._standing.of(run_id):
+            if order.action == PAUSE and order.valid_s is None:
+                self._tell_below(msgspec.structs.replace(order, command_id="", run=run_id), tenant)
+
+    def _drop_where_done(self, pending: Pending) -> None:
+        if pending.settled and not pending.owed:
+            self._pending.drop(pending.key)
 
     def _is_below(self, run_id: str, above_id: str) -> bool:
         return run_id == above_id or above_id in self._hub.tree.ancestors(run_id)
 
-    def _withdraw(self, pending: _Pending) -> None:
-        standing = self._standing.get(pending.run_id)
-        command = None if standing is None else standing.get(pending.action)
-        if standing is None or command is None or command.command_id != pending.command_id:
-            return
-        del standing[pending.action]
-        if not standing:
-            del self._standing[pending.run_id]
-
     def _ended(self, run_id: str, *, lost: bool, now_unix_ns: int) -> None:
-        self._standing.pop(run_id, None)
-        for pending in [each for each in self._pending.values() if each.run_id == run_id]:
+        self._standing.ended(run_id)
+        for pending in self._pending.of_run(run_id):
+            if pending.settled:
+                continue  # what is below it and has not confirmed it goes on, perhaps
             if lost:
                 self._refuse(pending, "worker_lost")
             else:
                 # Its own word, said before its end, may come another way.
                 pending.refusal = "ended"
                 pending.expires_unix_ns = min(pending.expires_unix_ns, now_unix_ns)
-                self._pending.move_to_end((pending.tenant, pending.command_id))
+                self._pending.reschedule(pending)
 
-    def _began(self, run_id: str, tenant: str, now_unix_ns: int) -> None:
-        """A run is there in another process, below one that was cancelled or paused."""
+    def _began(self, run_id: str, tenant: str, now_unix_ns: int, *, again: bool = False) -> None:
+        """A run is there in another process, below one that was cancelled or paused; `again`: it may have heard so."""
         tree = self._hub.tree
         child = tree.identity(run_id)
         if child is None or child.parent_id is None or not child.live or child.tenant != tenant:
@@ -388,10 +380,18 @@ class CommandDesk:
         if parent is None or parent.writer_id == child.writer_id:
             return
         for above in (child.parent_id, *tree.ancestors(child.parent_id)):
-            for command in self._standing.get(above, {}).values():
+            for command in self._standing.of(above):
+                if command.action == RESUME and not again:
+                    continue  # it never stood still
+                if (
+                    command.action == PAUSE
+                    and (again or command.valid_s is not None)
+                    and self._resumes(above)
+                ):
+                    continue  # it would come behind its resume
                 passed_on = msgspec.structs.replace(command, run=child.parent_id)
                 pending = self._pending.get((tenant, command.command_id))
-                if pending is not None:  # else it was applied, and counts until it is taken back
+                if pending is not None:
                     passed_on = _with_time_left(passed_on, pending, now_unix_ns)
                 self._deliveries.append(Delivery(child.writer_id, tenant, passed_on))
 
@@ -399,22 +399,42 @@ class CommandDesk:
 
     def advance(self, now_unix_ns: int) -> None:
         """Refuse what nobody has said anything of, a grace after its deadline; send again what was not confirmed."""
-        for pending in [each for each in self._pending.values() if each.due_unix_ns <= now_unix_ns]:
+        for pending in self._pending.take_due(now_unix_ns):
             if pending.expires_unix_ns + GRACE_NS <= now_unix_ns:
-                self._refuse(pending, pending.refusal)
+                if pending.settled:
+                    self._pending.drop(pending.key)
+                else:
+                    self._refuse(pending, pending.refusal)
                 continue
+            if pending.settled:
+                self._forget_what_ended(pending)
             pending.resent += 1
             pending.resend_unix_ns = now_unix_ns + (RESEND_NS << pending.resent)
             for (writer_id, _), command in pending.owed.items():
                 self._deliver(pending, writer_id, command, now_unix_ns)
 
+    def _forget_what_ended(self, pending: Pending) -> None:
+        left = {(writer_id, run_id) for run_id, writer_id in self._edges_below(pending.run_id)}
+        owner = self._hub.tree.identity(pending.run_id)
+        for key in [key for key, command in pending.owed.items() if command.below and key not in left]:
+            del pending.owed[key]
+        if owner is None or not owner.live:
+            for key in [key for key, command in pending.owed.items() if not command.below]:
+                del pending.owed[key]
+        self._drop_where_done(pending)
+
     def next_deadline_unix_ns(self) -> int | None:
         """When `advance` is next worth calling; `None`: nothing waits."""
-        return min((each.due_unix_ns for each in self._pending.values()), default=None)
+        return self._pending.next_due_unix_ns()
 
-    def _refuse(self, pending: _Pending, refusal: str) -> None:
-        self._remember((pending.tenant, pending.command_id), pending.run_id, f"refused: {refusal}")
-        self._withdraw(pending)
+    def _refuse(self, pending: Pending, refusal: str) -> None:
+        self._standing.withdraw(pending.run_id, pending.action, pending.command_id)
+        if pending.settled:
+            return  # by one below it: the log has a word
+        self._pending.drop(pending.key)
+        self._known.put(pending.key, Known(pending.run_id, f"refused: {refusal}", action=pending.action))
+        if pending.action == RESUME:
+            self._pause_again(pending.run_id, pending.tenant)
         self._events.append(
             Event(
                 kind=semconv.CONTROL_REFUSED,
@@ -430,12 +450,6 @@ class CommandDesk:
             )
         )
 
-    def _remember(self, key: tuple[str, str], run_id: str, word: str) -> None:
-        self._pending.pop(key, None)
-        self._known[key] = _Known(run_id, word)
-        while len(self._known) > MAX_REMEMBERED:
-            self._known.popitem(last=False)
-
     # --- what waits for the host -------------------------------------------------------------------------------
 
     def take_deliveries(self) -> list[Delivery]:
@@ -450,91 +464,9 @@ class CommandDesk:
 
 
 _SETTLED: Final = frozenset({semconv.CONTROL_APPLIED, semconv.CONTROL_REFUSED})
-_SAYS_CONTROL: Final = b'"kind":"control.'
-"""In an entry of the log that says what became of a command."""
 
 
-class _Said(msgspec.Struct):
-    """What an entry of the log says of a command."""
-
-    kind: str
-    control_id: str | None = None
-    control_refusal: str | None = None
-
-
-_said_in: Final = msgspec.json.Decoder(_Said).decode
-
-
-def _word(kind: str, refusal: str | None) -> str | None:
-    """What became of a command, for the answer to a duplicate; `None`: that kind of event does not say it."""
-    if kind == "control.applied":
-        return "applied"
-    return f"refused: {refusal or 'no reason given'}" if kind == "control.refused" else None
-
-
-def _shown(control: str) -> str:
-    """A control in a message: one that is no word could be anything, lines and escape sequences too."""
-    return control if control.isidentifier() else repr(control)
-
-
-def _answer(command: Command, status: CommandAnswer, message: str = "") -> CommandStatus:
-    return CommandStatus(command_id=command.command_id, status=status, message=message)
-
-
-def _reason(command: LinkCommand) -> str | None:
-    reason = command.arguments.get("reason")
-    return redacted(reason, semconv.MAX_MESSAGE_CHARS) or None if isinstance(reason, str) else None
-
-
-def _with_time_left(command: LinkCommand, pending: _Pending, now_unix_ns: int) -> LinkCommand:
+def _with_time_left(command: LinkCommand, pending: Pending, now_unix_ns: int) -> LinkCommand:
+    if pending.in_force or command.valid_s is None:
+        return msgspec.structs.replace(command, valid_s=None)
     return msgspec.structs.replace(command, valid_s=max(0.0, (pending.expires_unix_ns - now_unix_ns) / 1e9))
-
-
-def _check(command: Command) -> None:
-    if not command.command_id:
-        raise InvalidValue("a command needs an id of its own: `command_id`")
-    if clean(command.command_id, MAX_ID_CHARS) != command.command_id:
-        # Its effect is an event, which would name another one.
-        raise InvalidValue(f"a `command_id` is at most {MAX_ID_CHARS} printable characters")
-    if not command.action:
-        raise InvalidValue("a command needs an `action`")
-    deadline_s = command.deadline_s
-    if deadline_s is not None and not 0.0 < deadline_s <= MAX_DEADLINE_S:
-        raise InvalidValue(f"`deadline_s` lies between 0 and {MAX_DEADLINE_S:g} seconds")
-    revision = command.expect_revision
-    if revision is not None and not 0 <= revision < 1 << 63:
-        raise InvalidValue("`expect_revision` is no revision")
-    size = 0
-    for name, value in command.arguments.items():
-        size += len(name) + (len(value) if isinstance(value, str) else 8)
-        if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
-            raise InvalidValue(f"the argument {name!r} does not fit in 64 bits")
-    if size > MAX_ARGUMENT_CHARS:
-        raise InvalidValue(f"`arguments` hold at most {MAX_ARGUMENT_CHARS} characters, not {size}")
-    reason = command.arguments.get("reason")
-    if reason is not None and not isinstance(reason, str):
-        raise InvalidValue("`reason` is a text")
-
-
-def content_of(arguments: dict[str, str | bool | int | float | None]) -> object:
-    """The answer that the arguments of an `input` command hold: `content`, or a form's fields `content.NAME`."""
-    front = "content."
-    form = {name[len(front) :]: value for name, value in arguments.items() if name.startswith(front)}
-    return form or arguments.get("content")
-
-
-def _wrong_answer(command: Command, view: OperationView) -> str | None:
-    """Why an answer cannot be one; `None`: it can."""
-    if view.input_id is None:
-        return f"{view.handle} asks nothing at the moment"
-    asked = command.arguments.get("input_id")
-    if asked is not None and asked != view.input_id:
-        return f"{view.handle} asks {view.input_id!r} now, not {asked!r}"
-    content = content_of(command.arguments)
-    if content is None:
-        return "`arguments` need `content`, the answer"
-    try:
-        checked_text(view.input_schema, content)
-    except InvalidValue as wrong:
-        return str(wrong)
-    return None

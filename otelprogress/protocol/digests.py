@@ -23,6 +23,8 @@ MAX_OPERATIONS: Final = 1000
 """Of one digest, before its budget."""
 MAX_EVENTS: Final = 500
 """Entries of the log that one digest reads in full; of older ones it only says how many."""
+MAX_LOOKED_AT: Final = 8192
+"""Entries of the log that one digest looks at: the state itself is told sooner than what so many of them come to."""
 _LEAST_TOKENS: Final = 8
 """No operation takes less: `a-1 DONE in 2s`. More operations than fit need not be looked at."""
 _BAD: Final = frozenset({State.FAILED, State.LOST})
@@ -57,7 +59,7 @@ def digest_since(
     unchanged_since: int | None = None,
     detail: bool = False,
 ) -> Digest:
-    """The digest of what changed after a short position; of the full state where it is unknown or too old.
+    """The digest of what changed after a short position; of the full state where it is unknown, too old or too far back.
 
     Args:
         hub: its log and its state.
@@ -115,7 +117,8 @@ def digest_from(
     Args:
         hub: its log and its state.
         matcher: what is shown.
-        offset: up to which everything was told; `None`, or one that is not within retention: the full state.
+        offset: up to which everything was told; `None`, or one that is not within retention, or has more than
+            `MAX_LOOKED_AT` entries after it: the full state.
         now_unix_ns: the host's clock.
         only: of what matches only these runs; `None`: all.
         also: runs to show although the log has nothing new of them, first and in this order.
@@ -126,7 +129,7 @@ def digest_from(
         detail: also trace ids.
     """
     how = _How(why, max_tokens, elapsed_s, detail)
-    if offset is None or not hub.ring.can_resume(offset):
+    if offset is None or not hub.ring.can_resume(offset) or hub.head - offset > MAX_LOOKED_AT:
         return _full(hub, matcher, now_unix_ns, only, how)
     changed = _Changed(hub, matcher, offset, only, level)
     events, untold = changed.events(min(MAX_EVENTS, max_tokens))

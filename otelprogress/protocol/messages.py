@@ -289,6 +289,7 @@ CommandAnswer = Literal[
     "duplicate",
     "ambiguous",
     "no_worker",
+    "overloaded",
 ]
 
 

@@ -14,7 +14,7 @@ import msgspec
 from otelprogress.exceptions import InvalidValue, RemoteProtocolError
 from otelprogress.protocol import filters
 from otelprogress.protocol.close_codes import CloseCode
-from otelprogress.protocol.command_desk import Asker
+from otelprogress.protocol.command_judging import Asker
 from otelprogress.protocol.digest_subscription import DigestSubscription
 from otelprogress.protocol.encoding import CLIENT_MESSAGES, UnknownMessage, decode, encode
 from otelprogress.protocol.hub import Hub

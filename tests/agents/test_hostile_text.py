@@ -187,7 +187,11 @@ async def visited(text: str) -> list[Said]:
         )
         await visit.call("wait", ids=[said.id, lost.id], since=since, timeout_s=1)
         await visit.look(text, said.id)
-        for schema in ({"enum": [text, "no"]}, {"type": "object", "properties": {text: {"enum": [text]}}}):
+        for schema in (
+            {"enum": [text, "no"]},
+            {"type": "object", "properties": {one_line(text): {"enum": [text]}}},
+            {"type": "object", "properties": {f"{text}\n": {"enum": [text]}}},  # that is no name of a field
+        ):
             await world.say(
                 said.event(
                     semconv.INPUT_REQUESTED,
@@ -210,6 +214,10 @@ async def visited(text: str) -> list[Said]:
         await visit.steer(text, said.id)
         await visit.triage(said.id)
         return visit.said
+
+
+def one_line(text: str) -> str:
+    return "".join(filter(str.isprintable, text))[:100].strip()
 
 
 def skeleton(said: Said) -> Any:

@@ -264,7 +264,7 @@ def test_what_cannot_be_done_is_said_in_one_line_that_tells_what_to_do():
         async with world.client() as client, world.client("eve", scopes=frozenset()) as powerless:
             agent, eve = Agent(client), Agent(powerless)
             for one, tool, arguments, word in (
-                (agent, "progress_get", {"id": "nothing"}, "unknown: "),
+                (agent, "progress_get", {"id": "nothing"}, "not_found: "),
                 (agent, "progress_signal", {"id": HANDLE, "action": "pause"}, "unsupported: "),
                 (agent, "progress_cancel", {"id": HANDLE}, "no_worker: "),
                 (agent, "progress_respond", {"id": HANDLE, "content": "yes"}, "invalid: "),

@@ -77,6 +77,7 @@ def test_a_command_that_is_not_applied_in_time_exits_with_124_and_says_that_it_m
         ("not_found", 3),
         ("ambiguous", 3),
         ("no_worker", 4),
+        ("overloaded", 1),
         ("forbidden", 5),
     ],
 )

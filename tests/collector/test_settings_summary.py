@@ -95,3 +95,15 @@ def test_what_is_kept_and_what_an_answer_survives_is_listed(tmp_path):
     ) in shown
     assert "5 a second of one token" in shown
     assert "SIGKILL" in lines(tmp_path)
+
+
+def test_commands_whose_reports_would_be_refused_are_warned_of(tmp_path, monkeypatch):
+    commands = {"sync": {"command": ["sync"]}}
+    monkeypatch.delenv("OTELPROGRESS_TOKEN_FILE", raising=False)
+    monkeypatch.delenv("OTELPROGRESS_TOKEN", raising=False)
+    warning = "warning   commands that a model starts get no token, since 0.0.0.0 is no loopback address"
+    assert warning in lines(tmp_path, commands=commands, host="0.0.0.0", insecure=True)
+    assert "get no token" not in lines(tmp_path, host="0.0.0.0", insecure=True)
+    assert "get no token" not in lines(tmp_path, commands=commands)
+    monkeypatch.setenv("OTELPROGRESS_TOKEN_FILE", str(tmp_path / "token"))
+    assert "get no token" not in lines(tmp_path, commands=commands, host="0.0.0.0", insecure=True)

@@ -86,7 +86,7 @@ def shown(identifier: str) -> dict[str, object]:
 
 def test_a_program_is_an_operation_while_it_runs_and_afterwards(tmp_path: Path):
     with running(
-        "--id", "job", "--title", "all of it", "--", "sh", "-c", SAYS_PID + "sleep 600", tmp_path / "pid"
+        "--id", "job", "--title", "all of it", "--", "sh", "-c", SAYS_PID + "exec sleep 600", tmp_path / "pid"
     ) as it:
         (found,) = eventually(lambda: [one for one in listed() if one["state"] == "running"], 30)
         assert (found["name"], found["title"], found["label"]) == ("sh", "all of it", "job")
@@ -350,6 +350,37 @@ def test_a_detached_program_has_a_session_of_its_own():
     assert int(session) == found["pid"]
     os.kill(int(session), signal.SIGTERM)
     assert shell("wait", started.stdout.strip(), "--timeout", "30").returncode == 6
+
+
+LEAVES_AT_ONCE = """
+import os, sys, time
+from otelprogress.cli.entry import main
+
+forks, caller = os.fork, os.getpid()
+
+def fork():
+    if forks():
+        os._exit(130)
+    while os.getppid() == caller:
+        time.sleep(0.001)
+    return 0
+
+os.fork = fork
+main()
+"""
+
+
+def test_a_detached_program_is_observed_though_whoever_asked_for_it_left_before_the_answer(tmp_path: Path):
+    log = tmp_path / "log"
+    command = [sys.executable, "-c", LEAVES_AT_ONCE, "run", "--detach", "--id", "job", "--log", log]
+    left = subprocess.run([*map(str, command), "--", "sleep", "600"], timeout=60, check=False)
+    assert left.returncode == 130
+    (found,) = eventually(lambda: [one for one in listed() if one["state"] == "running"], 30)
+    assert found["label"] == "job"
+    assert shell("cancel", "job").returncode == 0
+    assert shell("wait", "job", "--timeout", "30").returncode == 6
+    eventually(lambda: gone(found["pid"]), 30)
+    assert log.read_text() == ""
 
 
 @pytest.mark.parametrize(

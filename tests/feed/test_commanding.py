@@ -9,7 +9,7 @@ import pytest
 from otelprogress.feed.commanding import Commanding
 from otelprogress.model import semconv
 from otelprogress.model.events import State
-from otelprogress.protocol.command_desk import SCOPE_CONTROL, Asker
+from otelprogress.protocol.command_judging import SCOPE_CONTROL, Asker
 from otelprogress.protocol.filters import Matcher
 from otelprogress.protocol.messages import Command, CommandStatus, Filter, LinkCommand
 from tests.feed.fakes import ended, event, run_id, started

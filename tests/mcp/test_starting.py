@@ -124,7 +124,7 @@ def test_every_type_goes_into_an_argument_of_its_own():
     assert arguments_of("p", command, {"n": 3}) == ["p", "3", "--ratio=0.5", "--full=false", "--to=a"]
     given = {"n": 3, "r": 1, "full": True, "to": "b"}
     assert arguments_of("p", command, given) == ["p", "3", "--ratio=1", "--full=true", "--to=b"]
-    with pytest.raises(Refusal, match="lies between 1"):
+    with pytest.raises(Refusal, match="is at least 1"):
         arguments_of("p", command, {"n": 0})
 
 
@@ -141,6 +141,52 @@ def test_a_text_cannot_become_an_option_of_the_program():
     command = Startable(command=("p", "{name}"), schema={"name": {"type": "string", "pattern": "[a-z=-]+"}})
     with pytest.raises(Refusal, match="would be an option"):
         arguments_of("p", command, {"name": "--output=x"})
+
+
+TEXT = {"type": "string", "pattern": "[a-z0-9=-]*"}
+
+
+@pytest.mark.parametrize(
+    ("item", "prefix", "given"),
+    [
+        ("{prefix}{name}", {"enum": ["", "x"]}, {"prefix": "", "name": "--rm=all"}),
+        ("{prefix}{name}", TEXT, {"prefix": "", "name": "-f"}),
+        ("{prefix}-{name}", {"enum": ["", "x"]}, {"prefix": "", "name": "-rm"}),
+        ("{prefix}{name}", {"type": "integer"}, {"prefix": -9, "name": "x"}),
+        ("{prefix}{name}", {"type": "number"}, {"prefix": -0.5, "name": ""}),
+    ],
+)
+def test_nothing_but_what_its_operator_wrote_down_begins_an_option_though_something_empty_stands_before_it(
+    item, prefix, given
+):
+    command = Startable(command=("p", item), schema={"prefix": prefix, "name": TEXT})
+    check("p", command)
+    with pytest.raises(Refusal, match="would be an option"):
+        arguments_of("p", command, given)
+
+
+def test_an_option_that_its_operator_wrote_down_can_be_chosen():
+    command = Startable(
+        command=("p", "{prefix}{flag}{name}"),
+        schema={"prefix": TEXT, "flag": {"enum": ["--fast", ""]}, "name": TEXT},
+    )
+    check("p", command)
+    assert arguments_of("p", command, {"prefix": "", "flag": "--fast", "name": ""}) == ["p", "--fast"]
+    assert arguments_of("p", command, {"prefix": "", "flag": "", "name": ""}) == ["p", ""]
+    assert arguments_of("p", command, {"prefix": "a", "flag": "--fast", "name": "b"}) == ["p", "a--fastb"]
+
+
+def test_digits_of_a_pattern_are_those_of_ascii():
+    command = Startable(command=("p", "{day}"), schema={"day": DAY})
+    with pytest.raises(Refusal, match="does not match"):
+        arguments_of("p", command, {"day": "\uff12\uff10\uff12\uff16-01-01"})
+
+
+def test_no_pattern_is_tried_on_a_text_that_is_longer_than_any_argument():
+    command = Startable(command=("p", "{name}"), schema={"name": {"type": "string", "pattern": "a*"}})
+    assert arguments_of("p", command, {"name": "a" * 256}) == ["p", "a" * 256]
+    with pytest.raises(Refusal, match="name has more than 256 characters"):
+        arguments_of("p", command, {"name": "a" * 257})
 
 
 def test_an_argument_stays_one_argument_whatever_is_in_it():

@@ -44,10 +44,14 @@ CHANGE = (
     rf"|x lost by {NAME}|[+x-] {NAME}(?: {DURATION})?|[+-](?: {DURATION})?|gap: {NAME}|{NAME} (?:accepted|applied|refused)"
 )
 CHANGES = re.compile(rf"(?P<words>(?:{CHANGE})(?:; (?:{CHANGE}))*)(?: (?P<text>{STRING}))?")
+KIND = rf"(?:choice: {WORD}(?:\|{WORD})*|choice|text|number|yes-no)"
+FIELD = rf"{WORD}\?? {KIND}"
 QUESTION = re.compile(
-    rf"\? (?P<id>{WORD}) \{{(?:choice: (?P<choices>{WORD}(?:\|{WORD})*)|choice|text|number|yes-no|form)\}}"
+    rf"\? (?P<id>{WORD}) "
+    rf"\{{(?:choice: (?P<choices>{WORD}(?:\|{WORD})*)|choice|text|number|yes-no|form: (?P<fields>{FIELD}(?:, {FIELD})*)|form)\}}"
     rf"(?: default (?P<default>{WORD}))?(?: in {DURATION})? (?P<prompt>{STRING})",
 )
+FIELD_LINE = re.compile(rf"\?:(?P<optional>\?)? (?P<kind>{KIND}) (?P<name>{STRING})")
 ANSWER = re.compile(rf"\?[=>] ({STRING})")
 LEFT_OUT = re.compile(
     r"\.\.\. left out: (?:(?P<changes>\d+) changes)?(?:, )?(?:(?P<operations>\d+) operations(?: \((?P<failed>\d+) failed\))?)?",
@@ -80,6 +84,8 @@ class Operation:
     texts: list[str] = field(default_factory=list)
     changes: list[str] = field(default_factory=list)
     question: dict[str, str | None] | None = None
+    fields: dict[str, str] = field(default_factory=dict)
+    """Of the form that it asks for, by name: what each is, with a `?` behind it where it may be left out."""
 
 
 @dataclass
@@ -149,10 +155,15 @@ def _step(match: re.Match[str], prefix: str, name: str, number: int | None, of: 
 def _detail(line: str, operation: Operation) -> None:
     if (match := TITLE.fullmatch(line)) is not None or (match := ANSWER.fullmatch(line)) is not None:
         operation.texts.append(json.loads(match[1]))
+    elif (match := FIELD_LINE.fullmatch(line)) is not None:
+        operation.fields[json.loads(match["name"])] = match["kind"] + (match["optional"] or "")
     elif (match := TRACE.fullmatch(line)) is not None:
         operation.trace = match[1]
     elif (match := QUESTION.fullmatch(line)) is not None:
         operation.question = {**match.groupdict(), "prompt": json.loads(match["prompt"])}
+        for field in (match["fields"] or "").split(", ") if match["fields"] else ():
+            name, kind = field.split(" ", 1)
+            operation.fields[name.removesuffix("?")] = kind + ("?" if name.endswith("?") else "")
     elif (match := CHANGES.fullmatch(line)) is not None:
         operation.changes += match["words"].split("; ")
         operation.texts += [json.loads(match["text"])] if match["text"] else []

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -84,6 +85,26 @@ def the_example() -> str:
     )
 
 
+FORM = {
+    "type": "object",
+    "properties": {
+        "lr": {"type": "number", "minimum": 0},
+        "mode": {"enum": ["fast", "safe"]},
+        "again": {"type": "boolean"},
+        "note": {"type": "string"},
+    },
+    "required": ["lr", "mode"],
+}
+FORM_WITH_TEXTS = {
+    "type": "object",
+    "properties": {
+        "Learning rate": {"type": "number"},
+        "mode": {"enum": ["fast", "Yes, all"]},
+        "x` number} DONE": {"enum": ["a", "b"]},
+    },
+    "required": ["Learning rate"],
+}
+
 CASES = {
     "example": the_example,
     "full": lambda: render(
@@ -141,6 +162,31 @@ CASES = {
                 input_prompt="?",
                 input_schema='{"enum": ["Yes, all", 3]}',
                 input_default="Yes, all",
+            )
+        ],
+        why="input",
+        previously=known(view()),
+    ),
+    "form": lambda: rendered(
+        [
+            view(
+                state=State.WAITING,
+                input_id="in1",
+                input_prompt="How to go on?",
+                input_schema=json.dumps(FORM),
+                input_deadline_unix_ns=T0 + 600 * S,
+            )
+        ],
+        why="input",
+        previously=known(view()),
+    ),
+    "form_with_texts": lambda: rendered(
+        [
+            view(
+                state=State.WAITING,
+                input_id="in1",
+                input_prompt="How to go on?",
+                input_schema=json.dumps(FORM_WITH_TEXTS),
             )
         ],
         why="input",
@@ -405,6 +451,38 @@ def test_no_notice_of_quoted_text_where_the_budget_left_none() -> None:
     assert DATA_NOTICE not in text
 
 
+def test_a_form_is_told_with_its_fields_and_which_of_them_may_be_left_out() -> None:
+    (one,) = digest_grammar.parse(CASES["form"]()).operations
+    assert one.fields == {"lr": "number", "mode": "choice: fast|safe", "again": "yes-no?", "note": "text?"}
+    (one,) = digest_grammar.parse(CASES["form_with_texts"]()).operations
+    assert one.fields == {
+        "Learning rate": "number",
+        "mode": "choice?",
+        "x` number} DONE": "choice: a|b?",
+    }
+    assert one.texts == ["fast", "Yes, all"]
+
+
+def test_a_form_that_cannot_be_asked_by_has_no_fields() -> None:
+    schema = json.dumps({"type": "object", "properties": {"a\nb": {"type": "string"}}})
+    asks = view(state=State.WAITING, input_id="in1", input_prompt="?", input_schema=schema)
+    assert '\n? in1 {form} "?"\n' in rendered([asks], previously={})
+
+
+@pytest.mark.parametrize("name", ["field_{}", "Field {}"])
+def test_a_question_outlives_the_fields_that_do_not_fit(name: str) -> None:
+    properties = {name.format(n): {"type": "string"} for n in range(32)}
+    schema = json.dumps({"type": "object", "properties": properties})
+    asks = view(state=State.WAITING, input_id="in1", input_prompt="How?", input_schema=schema)
+    text = rendered([asks], previously={}, max_tokens=1000)
+    assert len(digest_grammar.parse(text).operations[0].fields) == 32
+    text = rendered([asks, view(3)], previously={}, max_tokens=100)
+    assert tokens(text) <= 100
+    parsed = digest_grammar.parse(text)
+    assert '\n? in1 {form} "How?"\n' in text
+    assert parsed.left_out == {"changes": 1, "operations": 1}
+
+
 def test_what_the_caller_left_out_is_said_with_what_did_not_fit() -> None:
     def missing(**how: object) -> dict[str, int]:
         left_out = LeftOut(changes=7, operations=3, failed=1)
@@ -483,7 +561,13 @@ views = st.builds(
     | hostile_text
     | st.lists(hostile_text, max_size=3).map(
         lambda c: msgspec.json.encode({"enum": [clean_surrogates(x) for x in c]}).decode()
-    ),
+    )
+    | st.dictionaries(
+        hostile_text.map(lambda name: clean_surrogates(name)),
+        st.sampled_from([{"type": "number"}, {}, {"enum": ["a", "b"]}, {"enum": ["x DONE 100%\n"]}]),
+        min_size=1,
+        max_size=4,
+    ).map(lambda fields: json.dumps({"type": "object", "properties": fields})),
     input_default=st.none() | hostile_text,
     input_deadline_unix_ns=st.none() | st.integers(0, T0 * 2),
 )

@@ -15,6 +15,7 @@ from otelprogress.model.input_schema import (
     check_schema,
     checked,
     checked_text,
+    content_of,
     schema_of,
 )
 
@@ -92,6 +93,13 @@ def test_what_is_flat_can_be_asked_by(schema: dict):
         ({"type": "object", "properties": {str(n): {} for n in range(MAX_FIELDS + 1)}}, "properties"),
         ({"type": "object", "properties": {"a": "string"}}, "'a'"),
         ({"type": "object", "properties": {1: {}}}, "1"),
+        ({"type": "object", "properties": {"": {}}}, "printable"),
+        ({"type": "object", "properties": {" a": {}}}, "printable"),
+        ({"type": "object", "properties": {"a\nb": {}}}, "printable"),
+        ({"type": "object", "properties": {"a\x1b[2J": {}}}, "printable"),
+        ({"type": "object", "properties": {"a\u202eb": {}}}, "printable"),
+        ({"type": "object", "properties": {"a\U000e0041": {}}}, "printable"),
+        ({"type": "object", "properties": {"a" * 161: {}}}, "printable"),
         ({"type": "object", "properties": {"a": FORM}}, "'a'"),
         ({"type": "object", "properties": {"a": {}}, "required": ["b"]}, "required"),
         ({"type": "object", "properties": {"a": {}}, "required": [["a"]]}, "required"),
@@ -150,7 +158,7 @@ def test_an_answer_is_taken_as_people_type_it(schema: dict, content: Any, answer
         ({"type": "number"}, True, "a number"),
         ({"type": "number"}, "nan", "a number"),
         ({"type": "number"}, "1e999", "a number"),
-        ({"type": "number", "maximum": 1}, 2, "between -inf and 1"),
+        ({"type": "number", "maximum": 1}, 2, "is at most 1"),
         ({"type": "integer"}, 1.5, "a whole number"),
         ({"type": "integer"}, "9" * 400, "a whole number"),
         ({"type": "integer"}, "9" * 5000, "a whole number"),
@@ -162,7 +170,7 @@ def test_an_answer_is_taken_as_people_type_it(schema: dict, content: Any, answer
         (FORM, "0.5", "`again`, `rate`, `why`"),
         (FORM, {"why": "x"}, "needs `rate` too"),
         (FORM, {"rate": 0.5, "extra": 1}, "only the fields"),
-        (FORM, {"rate": 2}, "field 'rate' lies between 0 and 1"),
+        (FORM, {"rate": 2}, "field 'rate' is at least 0 and at most 1"),
         (FORM, {"rate": {"of": 1}}, "field 'rate' is a number"),
     ],
 )
@@ -214,3 +222,9 @@ def test_whatever_the_schema_and_the_answer_only_one_error_comes_out(schema: Any
     assert checked_text(as_text, content) == answer
     assert json.loads(json.dumps(answer, allow_nan=False)) == answer
     assert checked(schema, answer) == answer, "what was taken once is taken again"
+
+
+def test_a_form_is_told_by_its_fields():
+    assert content_of({"content": "a"}) == "a"
+    assert content_of({"content.rate": 1, "content.why": "b", "input_id": "in1"}) == {"rate": 1, "why": "b"}
+    assert content_of({"reason": "x"}) is None

@@ -953,3 +953,12 @@ def test_what_a_start_said_of_its_span_can_be_asked_for(host):
         False,
     )
     assert host.tree.span_facts("0" * 49) is None
+
+
+def test_what_a_cancelled_run_said_last_is_not_taken_for_the_reason():
+    tree, one = OperationTree(), Saying(1)
+    tree.apply(one.started(0), T0)
+    tree.apply(one.note("disk almost full", 1, level="warning"), T0 + S)
+    tree.apply(one.ended(2, State.CANCELLED), T0 + 2 * S)
+    view = tree.view(one.id, T0 + 2 * S)
+    assert (view.state, view.message, view.level, view.warnings) == (State.CANCELLED, None, None, 1)

@@ -1,95 +1,19 @@
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 import pytest
 
 from otelprogress.model import semconv
 from otelprogress.model.events import State
 from otelprogress.model.tree import OperationTree
-from otelprogress.protocol import command_desk
-from otelprogress.protocol.command_desk import (
-    DEFAULT_DEADLINE_S,
-    GRACE_NS,
-    SCOPE_CONTROL,
-    SCOPE_RESPOND,
-    Asker,
-    CommandDesk,
-    content_of,
-)
-from otelprogress.protocol.filters import Matcher
+from otelprogress.protocol import command_desk, command_waiting
+from otelprogress.protocol.command_desk import CommandDesk
+from otelprogress.protocol.command_judging import DEFAULT_DEADLINE_S, SCOPE_CONTROL, SCOPE_RESPOND, Asker
+from otelprogress.protocol.command_waiting import GRACE_NS
 from otelprogress.protocol.hub import Hub
-from otelprogress.protocol.messages import Command, CommandStatus, Filter, LinkCommand
-from tests.protocol.feed_kit import KEY, NS, Stage, rid
-
-EVERYTHING = Filter(roots=False)
-ADA = Asker(actor="ada", scopes=frozenset({SCOPE_CONTROL, SCOPE_RESPOND}))
-ALL = ("cancel", "pause", "input", "snapshot")
-
-
-class Bureau(Stage):
-    """A desk over a hub with a clock, and whoever can be reached."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.away: set[str] = set()
-        self.asked_for: list[tuple[str, str]] = []
-        self.desk = CommandDesk(self.hub, self.reaches)
-
-    def reaches(self, writer_id: str, tenant: str) -> bool:
-        self.asked_for.append((writer_id, tenant))
-        return writer_id not in self.away
-
-    def say(self, number: int, kind: str, **fields: Any) -> list:
-        fields.setdefault("writer_id", "w1")
-        applied = super().say(number, kind, **fields)
-        self.desk.applied(applied, self.now_ns)
-        return applied
-
-    def command(
-        self,
-        action: str = "cancel",
-        operation: str = "load-1",
-        command_id: str = "c1",
-        *,
-        asker: Asker = ADA,
-        sees: Filter | None = None,
-        **fields: Any,
-    ) -> CommandStatus:
-        command = Command(command_id=command_id, operation=operation, action=action, **fields)
-        matcher = Matcher(EVERYTHING, tenant=asker.tenant, predicate=sees)
-        return self.desk.submit(command, asker, matcher, self.now_ns)
-
-    def sent(self) -> list[tuple[str, LinkCommand]]:
-        return [(each.writer_id, each.command) for each in self.desk.take_deliveries()]
-
-    def told(self) -> list[tuple[str | None, str | None]]:
-        """Words of the host's own, which it publishes."""
-        events = self.desk.take_events(self.now_ns)
-        for event in events:
-            self.desk.applied(self.hub.publish(event, self.now_ns), self.now_ns)
-        return [(event.control_id, event.control_refusal) for event in events]
-
-    def answer(
-        self, status: str, message: str = "", *, writer_id: str = "w1", command_id: str = "c1"
-    ) -> None:
-        self.desk.received(
-            writer_id, "", CommandStatus(command_id=command_id, status=status, message=message)
-        )
-
-    def applies(self, number: int = 1, command_id: str = "c1", **fields: Any) -> None:
-        self.say(number, semconv.CONTROL_APPLIED, control_id=command_id, **fields)
-
-    def refuses(
-        self, number: int = 1, command_id: str = "c1", refusal: str = "expired", **fields: Any
-    ) -> None:
-        self.say(number, semconv.CONTROL_REFUSED, control_id=command_id, control_refusal=refusal, **fields)
-
-    def after(self, seconds: float) -> list[tuple[str | None, str | None]]:
-        self.now_s += seconds
-        self.desk.advance(self.now_ns)
-        return self.told()
+from otelprogress.protocol.messages import CommandStatus, Filter, LinkCommand
+from tests.protocol.command_kit import ADA, ALL, Bureau
+from tests.protocol.feed_kit import KEY, NS, rid
 
 
 @pytest.fixture
@@ -99,7 +23,7 @@ def bureau() -> Bureau:
     return made
 
 
-# --- judging ----------------------------------------------------------------------------------------------------
+# --- taking ------------------------------------------------------------------------------------------------------
 
 
 def test_what_is_accepted_goes_to_the_process_with_actor_reason_and_the_time_that_it_has(bureau: Bureau):
@@ -128,12 +52,6 @@ def test_what_is_not_there_is_not_found(bureau: Bureau):
     assert "load-9" in status.message
 
 
-def test_what_has_ended_says_how(bureau: Bureau):
-    bureau.end(1)
-    status = bureau.command()
-    assert (status.status, status.message) == ("ended", "load-1 has ended: succeeded")
-
-
 def test_what_a_label_leaves_open_is_ambiguous_and_names_the_candidates(bureau: Bureau):
     for number in (2, 3):
         bureau.start(number, label="job-7", controls=ALL)
@@ -150,76 +68,11 @@ def test_each_action_needs_its_scope(bureau: Bureau, action: str, lacks: str):
     assert (status.status, status.message) == ("forbidden", f"the token lacks the scope {lacks}")
 
 
-@pytest.mark.parametrize(
-    ("action", "declared", "wanted"),
-    [("cancel", (), "cancel"), ("resume", ("cancel",), "pause"), ("rewind", ("cancel", "pause"), "rewind")],
-)
-def test_what_was_not_declared_says_what_to_add_and_what_there_is(
-    bureau: Bureau, action: str, declared: tuple[str, ...], wanted: str
-):
-    bureau.start(2, "train", controls=declared)
-    status = bureau.command(action, "train-1")
-    assert status.status == "unsupported"
-    assert f"controls=['{wanted}']" in status.message
-    assert all(each in status.message for each in declared or ("it accepts nothing",))
-
-
-def test_whoever_expects_an_older_revision_looks_again(bureau: Bureau):
-    bureau.note(1)
-    seen = bureau.hub.view(rid(1), bureau.now_ns).revision
-    assert bureau.command(expect_revision=seen).status == "accepted"
-    bureau.note(1)
-    status = bureau.command(command_id="c2", expect_revision=seen)
-    assert status.status == "stale"
-    assert f"not {seen}" in status.message
-
-
-def test_a_tick_makes_no_revision_stale(bureau: Bureau):
-    seen = bureau.hub.view(rid(1), bureau.now_ns).revision
-    bureau.tick(1, 5)
-    ticked = bureau.hub.view(rid(1), bureau.now_ns).revision
-    assert ticked > seen
-    assert bureau.command(expect_revision=seen).status == "accepted"
-    assert bureau.command(command_id="c2", expect_revision=ticked).status == "accepted", (
-        "as a snapshot shows it"
-    )
-    assert bureau.command(command_id="c3", expect_revision=ticked + 1).status == "stale", (
-        "it never came that far"
-    )
-
-
 def test_a_process_that_is_not_connected_cannot_be_told(bureau: Bureau):
     bureau.away.add("w1")
     status = bureau.command()
     assert status.status == "no_worker"
     assert "worker link" in status.message
-    assert bureau.sent() == []
-
-
-@pytest.mark.parametrize(
-    ("fields", "wrong"),
-    [
-        ({"command_id": ""}, "command_id"),
-        ({"command_id": "c" * 129}, "128 printable"),
-        ({"command_id": "c\x1b[31m"}, "128 printable"),
-        ({"command_id": " c"}, "128 printable"),
-        ({"action": ""}, "`action`"),
-        ({"deadline_s": 0.0}, "`deadline_s`"),
-        ({"deadline_s": -1.0}, "`deadline_s`"),
-        ({"deadline_s": float("nan")}, "`deadline_s`"),
-        ({"deadline_s": float("inf")}, "`deadline_s`"),
-        ({"expect_revision": -1}, "`expect_revision`"),
-        ({"expect_revision": 10**5000}, "`expect_revision`"),
-        ({"arguments": {"n": 1 << 63}}, "64 bits"),
-        ({"arguments": {"n": -(10**5000)}}, "64 bits"),
-        ({"arguments": {"a": "x" * 8192}}, "8192 characters"),
-        ({"arguments": {"reason": 5}}, "`reason` is a text"),
-    ],
-)
-def test_what_cannot_be_meant_is_invalid_and_says_what(bureau: Bureau, fields: dict, wrong: str):
-    status = bureau.command(**fields)
-    assert status.status == "invalid"
-    assert wrong in status.message
     assert bureau.sent() == []
 
 
@@ -252,6 +105,14 @@ def test_without_the_scope_nothing_is_told_whatever_was_asked_for(bureau: Bureau
         for command_id in ("c1", "c9")
     }
     assert answers == {"the token lacks the scope progress:control"}
+
+
+def test_an_answer_is_in_no_event_of_the_hosts_own(bureau: Bureau):
+    bureau.asks(schema='{"type": "string"}')
+    bureau.command("input", arguments={"content": "the secret word"})
+    bureau.end(1, State.LOST)
+    (event,) = bureau.desk.take_events(bureau.now_ns)
+    assert b"secret" not in msgspec.json.encode(event)
 
 
 def test_two_tenants_may_choose_the_same_command_id():
@@ -311,6 +172,67 @@ def test_after_a_restart_the_log_says_what_became_of_a_command(bureau: Bureau):
     assert bureau.command().message == "accepted before; applied"
     assert bureau.command(command_id="c2").message == "accepted before; refused: ended"
     assert bureau.command(command_id="c3").status == "accepted"
+
+
+@pytest.mark.parametrize("action", ["cancel", "pause"])
+def test_what_stands_above_stands_after_a_restart_too(bureau: Bureau, action: str):
+    for number in (1, 2):
+        bureau.command(action, command_id=f"c{number}", arguments={"reason": f"wrong day {number}"})
+        bureau.applies(command_id=f"c{number}", control_actor="ada", control_reason=f"wrong day {number}")
+    if action == "pause":
+        bureau.say(1, semconv.OPERATION_STATE_CHANGED, state=State.PAUSED)
+    bureau.desk = CommandDesk(bureau.hub, bureau.reaches)
+    bureau.start(2, "chunk", parent=1, writer_id="w2")
+    assert bureau.sent() == [
+        (
+            "w2",
+            LinkCommand(
+                command_id="c2",
+                run=rid(1),
+                action=action,
+                arguments={"reason": "wrong day 2"},
+                actor="ada",
+                below=True,
+            ),
+        )
+    ]
+
+
+def test_after_a_restart_a_word_from_below_counts_for_less_than_that_of_the_operation_itself(bureau: Bureau):
+    bureau.start(2, "chunk", parent=1, writer_id="w2")
+    bureau.command("pause")
+    bureau.refuses()
+    bureau.applies(2, writer_id="w2")
+    bureau.desk = CommandDesk(bureau.hub, bureau.reaches)
+    assert bureau.command("pause").message == "accepted before; refused: expired"
+
+
+def test_a_pause_whose_command_the_log_does_not_hold_any_more_stands_after_a_restart(bureau: Bureau):
+    bureau.say(1, semconv.OPERATION_STATE_CHANGED, state=State.PAUSED)
+    bureau.desk = CommandDesk(bureau.hub, bureau.reaches)
+    bureau.start(2, "chunk", parent=1, writer_id="w2")
+    ((_, sent),) = bureau.sent()
+    assert (sent.command_id, sent.action, sent.valid_s) == ("", "pause", None)
+    bureau.command("resume", command_id="c2")
+    bureau.applies(command_id="c2")
+    bureau.sent()
+    bureau.start(3, "chunk", parent=1, writer_id="w3")
+    assert bureau.sent() == []
+
+
+def test_a_word_of_an_unknown_pause_may_be_of_one_below_and_lets_nothing_stand(bureau: Bureau):
+    bureau.applies(command_id="c9", control_action="pause")
+    assert len(bureau.desk._standing) == 0
+
+
+def test_what_was_taken_back_or_has_ended_does_not_stand_after_a_restart(bureau: Bureau):
+    bureau.start(2, controls=ALL)
+    for number, (action, run) in enumerate((("pause", 1), ("resume", 1), ("cancel", 2)), 1):
+        bureau.command(action, f"load-{run}", f"c{number}")
+        bureau.applies(run, f"c{number}")
+    bureau.end(2)
+    bureau.desk = CommandDesk(bureau.hub, bureau.reaches)
+    assert len(bureau.desk._standing) == 0
 
 
 def test_what_a_text_of_an_operation_claims_is_no_word_about_a_command(bureau: Bureau):
@@ -378,6 +300,51 @@ def test_what_another_operation_says_of_that_id_is_not_about_this_command(bureau
     bureau.command()
     bureau.applies(2)
     assert "not known yet" in bureau.command().message
+
+
+def test_one_below_that_obeys_first_leaves_the_operation_itself_owed_what_it_was_not_told(bureau: Bureau):
+    bureau.start(2, "chunk", parent=1, writer_id="w2")
+    bureau.command("pause")
+    bureau.sent()  # the frame to w1 is lost
+    bureau.answer("accepted", writer_id="w2")
+    bureau.applies(2, writer_id="w2")
+    assert bureau.command("pause").message == "accepted before; applied"
+    bureau.after(2.1)
+    assert [writer_id for writer_id, _ in bureau.sent()] == ["w1"]
+    bureau.desk.connected("w1", "", bureau.now_ns)
+    assert [(writer_id, each.below) for writer_id, each in bureau.sent()] == [("w1", False)]
+    assert bureau.after(DEFAULT_DEADLINE_S + 3) == [], "the log has a word of it"
+    assert len(bureau.desk._pending) == 0
+
+
+def test_what_the_operation_itself_says_counts_for_more_than_a_word_from_below(bureau: Bureau):
+    bureau.start(2, "chunk", parent=1, writer_id="w2")
+    bureau.command("pause")
+    for writer_id in ("w1", "w2"):
+        bureau.answer("accepted", writer_id=writer_id)
+    bureau.applies(2, writer_id="w2")
+    bureau.refuses()
+    bureau.applies(2, writer_id="w2")
+    assert bureau.command("pause").message == "accepted before; refused: expired"
+    bureau.sent()
+    bureau.start(3, "chunk", parent=1, writer_id="w3")
+    assert bureau.sent() == [], "it does not stand"
+
+
+def test_one_below_that_has_not_confirmed_is_told_again_though_the_operation_obeyed(family: Bureau):
+    family.command("cancel")
+    family.sent()
+    for writer_id in ("w1", "w2"):
+        family.answer("accepted", writer_id=writer_id)
+    family.applies()
+    family.end(1, State.CANCELLED)
+    family.sent()
+    family.desk.connected("w3", "", family.now_ns)
+    assert [(writer_id, each.run, each.valid_s) for writer_id, each in family.sent()] == [
+        ("w3", rid(3), None)
+    ]
+    family.answer("accepted", writer_id="w3")
+    assert len(family.desk._pending) == 0
 
 
 def test_a_word_from_below_is_one_about_the_command(bureau: Bureau):
@@ -530,10 +497,18 @@ def test_what_begins_in_another_process_below_one_that_stands_or_was_cancelled_o
     assert (writer_id, sent.run, sent.action, sent.below) == ("w2", rid(1), action, True)
     assert sent.valid_s == 7.0, "it is not in force yet: what is late for one is late for all"
     bureau.applies()
-    bureau.now_s += 100
+    ((writer_id, sent),) = bureau.sent()
+    assert (writer_id, sent.command_id, sent.run, sent.below, sent.valid_s) == (
+        "w2",
+        "c1",
+        rid(1),
+        True,
+        None,
+    ), "it was obeyed: what is below does not go on when its deadline is over"
+    bureau.after(100)
     bureau.start(3, "part", parent=2, writer_id="w3")
     ((writer_id, sent),) = bureau.sent()
-    assert (writer_id, sent.run, sent.valid_s) == ("w3", rid(2), 10.0), (
+    assert (writer_id, sent.run, sent.valid_s) == ("w3", rid(2), None), (
         "it is in force until it is taken back"
     )
 
@@ -559,13 +534,99 @@ def test_a_process_that_reports_before_its_link_stands_hears_of_what_stands_abov
     assert bureau.sent() == []
 
 
-def test_a_resume_takes_a_standing_pause_back(bureau: Bureau):
+def test_a_resume_takes_a_standing_pause_back_once_it_is_obeyed(bureau: Bureau):
     bureau.command("pause")
     bureau.applies()
     bureau.command("resume", command_id="c2")
     bureau.sent()
     bureau.start(2, "chunk", parent=1, writer_id="w2")
+    assert [command.action for _, command in bureau.sent()] == ["pause"]
+    bureau.applies(command_id="c2")
+    ((writer_id, sent),) = bureau.sent()
+    assert (writer_id, sent.action, sent.command_id, sent.run) == ("w2", "resume", "c2", rid(1)), (
+        "it began after the resume was passed on, and before it was obeyed"
+    )
+    bureau.start(3, "chunk", parent=1, writer_id="w3")
     assert bureau.sent() == []
+
+
+def test_a_resume_that_comes_to_nothing_leaves_the_pause(bureau: Bureau):
+    bureau.command("pause")
+    bureau.applies()
+    bureau.command("resume", command_id="c2", deadline_s=1.0)
+    assert bureau.after(4.0) == [("c2", "expired")]
+    bureau.sent()
+    bureau.start(2, "chunk", parent=1, writer_id="w2")
+    assert [(command.command_id, command.valid_s) for _, command in bureau.sent()] == [("c1", None)]
+
+
+def test_a_process_that_was_away_when_its_parent_was_resumed_hears_so_however_late(family: Bureau):
+    family.command("pause")
+    family.applies()
+    for writer_id in ("w2", "w3"):
+        family.answer("accepted", writer_id=writer_id)
+    family.away.add("w3")
+    family.command("resume", command_id="c2", deadline_s=5.0)
+    family.applies(command_id="c2")
+    family.after(60)
+    family.sent()
+    family.desk.connected("w3", "", family.now_ns)
+    assert [(each.action, each.run, each.valid_s) for _, each in family.sent()] == [("resume", rid(3), None)]
+
+
+def test_its_own_code_takes_a_standing_pause_back_too(bureau: Bureau):
+    bureau.start(2, "chunk", parent=1, writer_id="w2")
+    bureau.command("pause")
+    bureau.applies()
+    bureau.sent()
+    bureau.say(1, semconv.CONTROL_APPLIED, control_action="resume")
+    assert [(each.command_id, each.action) for _, each in bureau.sent()] == [("", "resume")]
+    bureau.start(3, "chunk", parent=1, writer_id="w3")
+    assert bureau.sent() == []
+
+
+def test_a_younger_pause_is_not_taken_back_by_an_older_resume(bureau: Bureau):
+    bureau.command("pause", command_id="c1")
+    bureau.command("resume", command_id="c2")
+    bureau.refuses(command_id="c1", refusal="superseded by a resume")
+    bureau.command("pause", command_id="c3")
+    bureau.applies(command_id="c2")
+    bureau.sent()
+    bureau.start(2, "chunk", parent=1, writer_id="w2")
+    assert [command.command_id for _, command in bureau.sent()] == ["c3"]
+
+
+def test_one_more_pause_of_what_is_paused_that_comes_to_nothing_leaves_the_first(bureau: Bureau):
+    bureau.command("pause")
+    bureau.applies()
+    bureau.command("pause", command_id="c2", deadline_s=1.0)
+    bureau.after(4.0)
+    bureau.sent()
+    bureau.start(2, "chunk", parent=1, writer_id="w2")
+    assert [command.command_id for _, command in bureau.sent()] == ["c1"]
+
+
+def test_what_is_below_is_not_told_of_a_pause_behind_the_resume_that_took_it_back(family: Bureau):
+    family.away.add("w3")
+    family.command("pause")
+    family.command("resume", command_id="c2")
+    family.away.clear()
+    family.sent()
+    family.after(30)
+    family.desk.connected("w3", "", family.now_ns)
+    assert {each.action for writer_id, each in family.sent() if writer_id == "w3"} == {"resume"}
+
+
+def test_what_is_below_and_obeyed_a_resume_that_came_to_nothing_stands_still_again(bureau: Bureau):
+    bureau.start(2, "chunk", parent=1, writer_id="w2")
+    bureau.command("pause")
+    bureau.applies()
+    bureau.command("resume", command_id="c2", deadline_s=1.0)
+    bureau.answer("accepted", writer_id="w2", command_id="c2")
+    bureau.sent()
+    assert bureau.after(4.0) == [("c2", "expired")]
+    ((writer_id, sent),) = [each for each in bureau.sent() if each[1].below]
+    assert (writer_id, sent.action, sent.command_id, sent.run) == ("w2", "pause", "", rid(1))
 
 
 def test_a_resume_leaves_a_standing_cancel(bureau: Bureau):
@@ -601,77 +662,13 @@ def test_a_refusal_of_an_older_pause_leaves_the_newer_one(bureau: Bureau):
     assert [command.command_id for _, command in bureau.sent()] == ["c2"]
 
 
-# --- questions ----------------------------------------------------------------------------------------------------
-
-
-def ask(bureau: Bureau, input_id: str = "in1", schema: str | None = '{"enum": ["halve", "stop"]}') -> None:
-    bureau.say(
-        1,
-        semconv.INPUT_REQUESTED,
-        input_id=input_id,
-        input_prompt="lr?",
-        input_schema=schema,
-        state=State.WAITING,
-    )
-
-
-def test_an_answer_needs_a_question(bureau: Bureau):
-    status = bureau.command("input", arguments={"content": "halve"})
-    assert (status.status, status.message) == ("invalid", "load-1 asks nothing at the moment")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "wrong"),
-    [
-        ({}, "`content`"),
-        ({"content": None}, "`content`"),
-        ({"content": "double"}, '"halve", "stop"'),
-        ({"content": "halve", "input_id": "in2"}, "asks 'in1' now, not 'in2'"),
-        ({"content.rate": "halve"}, '"halve", "stop"|a text, a number'),
-    ],
-)
-def test_an_answer_that_does_not_fit_says_what_would(bureau: Bureau, arguments: dict, wrong: str):
-    ask(bureau)
-    status = bureau.command("input", arguments=arguments)
-    assert status.status == "invalid"
-    assert any(each in status.message for each in wrong.split("|"))
-    assert bureau.sent() == []
-
-
-def test_an_answer_goes_to_the_question_that_its_sender_saw(bureau: Bureau):
-    ask(bureau)
-    assert bureau.command("input", arguments={"content": "halve"}).status == "accepted"
-    ((_, sent),) = bureau.sent()
-    assert sent.arguments == {"content": "halve", "input_id": "in1"}
-
-
-def test_an_answer_needs_no_declaration(bureau: Bureau):
-    bureau.start(2, "train")
-    bureau.say(2, semconv.INPUT_REQUESTED, input_id="in1", input_prompt="go?", state=State.WAITING)
-    assert bureau.command("input", "train-1", arguments={"content": True}).status == "accepted"
-
-
-def test_an_answer_is_in_no_event_of_the_hosts_own(bureau: Bureau):
-    ask(bureau, schema='{"type": "string"}')
-    bureau.command("input", arguments={"content": "the secret word"})
-    bureau.end(1, State.LOST)
-    (event,) = bureau.desk.take_events(bureau.now_ns)
-    assert b"secret" not in msgspec.json.encode(event)
-
-
-def test_a_form_is_told_by_its_fields():
-    assert content_of({"content": "a"}) == "a"
-    assert content_of({"content.rate": 1, "content.why": "b", "input_id": "in1"}) == {"rate": 1, "why": "b"}
-    assert content_of({"reason": "x"}) is None
-
-
 # --- bounds -------------------------------------------------------------------------------------------------------
 
 
 def test_no_more_commands_wait_for_one_operation_than_it_can_need(bureau: Bureau, monkeypatch):
     monkeypatch.setattr(command_desk, "MAX_PENDING_OF_RUN", 3)
     answers = [bureau.command("snapshot", command_id=f"c{n}").status for n in range(4)]
-    assert answers == ["accepted"] * 3 + ["invalid"]
+    assert answers == ["accepted"] * 3 + ["overloaded"]
     bureau.start(2, controls=ALL)
     assert bureau.command("snapshot", "load-2", command_id="d").status == "accepted"
     bureau.applies(command_id="c0")
@@ -684,12 +681,32 @@ def test_no_more_commands_wait_than_the_host_can_hold(bureau: Bureau, monkeypatc
     for command_id, operation in (("a", "load-1"), ("b", "load-2")):
         assert bureau.command(operation=operation, command_id=command_id).status == "accepted"
     status = bureau.command(command_id="c")
-    assert status.status == "invalid"
+    assert status.status == "overloaded"
     assert "too many" in status.message
 
 
+@pytest.mark.parametrize(
+    ("bound", "whose"), [("MAX_PENDING_OF_TENANT", "your tenant"), ("MAX_PENDING_OF_ACTOR", "yours")]
+)
+def test_whoever_sends_too_many_keeps_nobody_else_from_commanding(monkeypatch, bound: str, whose: str):
+    monkeypatch.setattr(command_desk, bound, 2)
+    bureau = Bureau()
+    for number, tenant in ((1, "red"), (2, "blue")):
+        bureau.start(number, controls=ALL, tenant=tenant)
+    eve, bob, ada = (
+        Asker(actor=actor, scopes=ADA.scopes, tenant=tenant)
+        for actor, tenant in (("eve", "red"), ("bob", "red"), ("ada", "blue"))
+    )
+    answers = [bureau.command("snapshot", rid(1), f"c{n}", asker=eve, deadline_s=86_400.0) for n in range(3)]
+    assert [each.status for each in answers] == ["accepted", "accepted", "overloaded"]
+    assert whose in answers[-1].message
+    assert bureau.command("snapshot", rid(2), asker=ada).status == "accepted"
+    of_bob = bureau.command("snapshot", rid(1), "b1", asker=bob).status
+    assert of_bob == ("overloaded" if "TENANT" in bound else "accepted")
+
+
 def test_only_the_last_ids_are_remembered(bureau: Bureau, monkeypatch):
-    monkeypatch.setattr(command_desk, "MAX_REMEMBERED", 2)
+    monkeypatch.setattr(command_waiting, "MAX_REMEMBERED", 2)
     for number in range(3):
         bureau.command("snapshot", command_id=f"c{number}")
         bureau.applies(command_id=f"c{number}")
@@ -704,7 +721,7 @@ def test_a_desk_whose_runs_have_ended_holds_nothing(family: Bureau):
     for number in (5, 4, 3, 2, 6, 1):
         family.end(number)
     family.after(3.0)
-    assert (family.desk._pending, family.desk._standing) == ({}, {})
+    assert (len(family.desk._pending), len(family.desk._standing)) == (0, 0)
 
 
 def test_an_event_without_a_command_settles_nothing(bureau: Bureau):
@@ -717,3 +734,27 @@ def test_the_effect_of_a_command_of_before_a_restart_is_what_its_sender_hears(bu
     bureau.applies(command_id="c1")
     assert bureau.command(command_id="c1").message == "accepted before; applied"
     assert bureau.sent() == []
+
+
+def test_a_cancel_is_taken_where_others_wait_in_vain(monkeypatch):
+    monkeypatch.setattr(command_desk, "MAX_PENDING_OF_RUN", 2)
+    bureau = Bureau()
+    bureau.start(1, controls=ALL)
+    answers = [bureau.command("snapshot", rid(1), f"c{number}") for number in range(3)]
+    assert [each.status for each in answers] == ["accepted", "accepted", "overloaded"]
+    assert bureau.command("cancel", rid(1), "stop").status == "accepted"
+    assert bureau.command("cancel", rid(1), "stop too").status == "overloaded", "one cancels as well as many"
+
+
+def test_an_id_that_was_given_to_another_action_is_no_duplicate():
+    bureau = Bureau()
+    bureau.start(1, controls=ALL)
+    assert bureau.command("pause", rid(1), "c1").status == "accepted"
+    status = bureau.command("cancel", rid(1), "c1")
+    assert status.status == "invalid"
+    assert "take a new one" in status.message
+    bureau.say(1, semconv.CONTROL_APPLIED, control_id="c1", control_action="pause")
+    assert bureau.command("cancel", rid(1), "c1").status == "invalid", (
+        "nor once it is known what became of it"
+    )
+    assert bureau.command("pause", rid(1), "c1").status == "duplicate"

@@ -9,7 +9,8 @@ import pytest
 from otelprogress.model import semconv
 from otelprogress.model.events import State
 from otelprogress.model.tree import OperationTree
-from otelprogress.protocol.command_desk import Asker, CommandDesk
+from otelprogress.protocol.command_desk import CommandDesk
+from otelprogress.protocol.command_judging import Asker
 from otelprogress.protocol.cursor import CursorKey
 from otelprogress.protocol.filters import Matcher
 from otelprogress.protocol.hub import Hub
@@ -17,7 +18,9 @@ from otelprogress.protocol.messages import Command, Filter
 from tests.model.saying import T0, Saying
 
 HOSTILE = "stop\n\x1b[2J'; load-1 DONE\u202e"
-FORM = {"type": "object", "properties": {HOSTILE: {"type": "string"}, "day": {"enum": [HOSTILE]}}}
+PRINTABLE = "stop'; load-1 DONE"
+"""A field's name is one line, or its form is none."""
+FORM = {"type": "object", "properties": {PRINTABLE: {"type": "string"}, "day": {"enum": [HOSTILE]}}}
 
 
 @pytest.mark.parametrize(
@@ -50,3 +53,18 @@ def test_a_refusal_is_one_printable_line_whatever_things_are_called(action, argu
     assert answer.status == status
     assert answer.message.isprintable(), answer.message
     assert "stop" in answer.message
+
+
+@pytest.mark.parametrize("arguments", [{"content.other": "yes"}, {"content.day": "yes"}])
+def test_a_form_with_a_field_that_is_not_named_in_one_line_is_not_relied_on_nor_quoted(arguments):
+    hub = Hub(OperationTree(), epoch="e", cursor_key=CursorKey(b"k" * 32))
+    said = Saying(name="load")
+    hub.publish(said.started(), T0)
+    form = json.dumps({"type": "object", "properties": {HOSTILE: {}, "day": {}}})
+    asks = {"state": State.WAITING, "input_id": "in1", "input_prompt": "?", "input_schema": form}
+    hub.publish(said.event(semconv.INPUT_REQUESTED, 1, **asks), T0)
+    desk = CommandDesk(hub, lambda *_: True)
+    asker = Asker(actor="ada", scopes=frozenset({"progress:respond"}), tenant="")
+    command = Command(command_id="c1", operation=said.id, action="input", arguments=arguments)
+    answer = desk.submit(command, asker, Matcher(Filter(roots=False)), T0)
+    assert (answer.status, answer.message) == ("invalid", "the answer is a text, a number or a truth value")

@@ -4,6 +4,7 @@ import pytest
 
 from otelprogress.model import semconv
 from otelprogress.model.events import State, StepState
+from otelprogress.protocol import digests
 from otelprogress.protocol.digests import Digest, digest_from, digest_since
 from otelprogress.protocol.filters import Matcher
 from otelprogress.protocol.messages import Filter
@@ -66,6 +67,24 @@ def test_a_position_out_of_retention_brings_the_full_state():
     assert not ask(stage, told)[1].full
     stage.note(1, "one too many")
     assert ask(stage, told)[1].full
+
+
+def test_a_position_with_very_many_changes_after_it_brings_the_full_state_without_looking_at_them(
+    monkeypatch,
+):
+    monkeypatch.setattr(digests, "MAX_LOOKED_AT", 3)
+    stage = Stage()
+    stage.start(1)
+    told, _ = ask(stage)
+    for n in range(3):
+        stage.note(1, f"note {n}")
+    assert not ask(stage, told)[1].full
+    stage.note(1, "one too many")
+    monkeypatch.setattr(digests, "_Changed", None)
+    made, parsed = ask(stage, told)
+    assert parsed.full
+    assert parsed.operations[0].handle == "load-1"
+    assert made.offset == stage.hub.head
 
 
 def test_a_run_that_is_new_to_the_reader_comes_with_its_title():

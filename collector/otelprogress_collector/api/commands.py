@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from otelprogress.protocol.command_desk import Asker
+from otelprogress.protocol.command_judging import Asker
 from otelprogress.protocol.encoding import encode
 from otelprogress.protocol.messages import Command, CommandAnswer, Filter
 from otelprogress_collector.api.access import matcher_of
@@ -33,7 +33,10 @@ STATUSES: Final[dict[CommandAnswer, HTTPStatus]] = {
     "unsupported": HTTPStatus.CONFLICT,
     "stale": HTTPStatus.PRECONDITION_FAILED,
     "no_worker": HTTPStatus.SERVICE_UNAVAILABLE,
+    "overloaded": HTTPStatus.TOO_MANY_REQUESTS,
 }
+RETRY_AFTER_S: Final = 5
+"""What the answer `overloaded` asks for."""
 
 
 class _Body(msgspec.Struct, forbid_unknown_fields=True):
@@ -83,7 +86,8 @@ class Commands:
         except Problem as refused:
             await refused.answer(send)
         else:
-            await respond(send, encode(status), status=STATUSES[status.status])
+            headers = {"Retry-After": str(RETRY_AFTER_S)} if status.status == "overloaded" else None
+            await respond(send, encode(status), status=STATUSES[status.status], headers=headers)
 
 
 def _command(operation: str, body: bytes) -> Command:

@@ -188,7 +188,9 @@ _PATHS: Final[_Document] = {
                 "412": _status("stale: something durable has happened since `expect_revision`."),
                 "413": _problem("A body of more than 64 KiB."),
                 "415": _problem("A body that is not application/json."),
-                "429": _TOO_MANY,
+                "429": _status_or_problem(
+                    "overloaded: too many commands wait for their effect; or as elsewhere. See Retry-After."
+                ),
                 "503": _status_or_problem("no_worker: its process cannot be told; or as elsewhere."),
             },
         }

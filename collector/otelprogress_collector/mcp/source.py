@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from otelprogress.mcp.refusal import Refusal
 from otelprogress.mcp.source import Heard, Listing, Since, Status, Taken, Viewer, Wanted, is_named
 from otelprogress.model.events import OUTCOMES, FeedEvent, OperationView, State
-from otelprogress.protocol.command_desk import Asker
+from otelprogress.protocol.command_judging import Asker
 from otelprogress.protocol.digests import changes_since
 from otelprogress.protocol.filters import Matcher
 from otelprogress.protocol.messages import Command, CommandStatus, Filter
@@ -43,6 +43,16 @@ class CollectorViewer(Viewer, frozen=True, kw_only=True):
     """A caller whose token was judged."""
 
     principal: Principal
+
+    @property
+    def may_not_start(self) -> str:
+        """See `Viewer`: what is started reports with the collector's own token, under no tenant."""
+        if self.principal.tenant or self.principal.predicate is not None:
+            return (
+                "what is started here belongs to no tenant, and this token sees one tenant or some services only: "
+                "it could not see what it starts"
+            )
+        return ""
 
 
 class HubSource:

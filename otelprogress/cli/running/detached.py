@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -67,9 +68,13 @@ def _explain(answer: str) -> int:
 
 def _runner(arguments: Arguments, lock: LabelLock | None, output: int, writer: int) -> None:
     """The runner's whole life. Never returns."""
+    answered = False
 
     def answer(*words: object) -> None:
-        os.write(writer, "\t".join(map(str, words)).encode("utf-8", "surrogateescape"))
+        nonlocal answered
+        answered = True
+        with contextlib.suppress(OSError):  # whoever asked may have left: that ends nothing here
+            os.write(writer, "\t".join(map(str, words)).encode("utf-8", "surrogateescape"))
         os.close(writer)
 
     def tell(found: Visible, pid: int) -> None:
@@ -87,9 +92,9 @@ def _runner(arguments: Arguments, lock: LabelLock | None, output: int, writer: i
         if found.trouble is not None:
             answer(_NOT_STARTED, found.code, found.trouble)
     except BaseException as error:
-        try:
-            answer(_NOT_STARTED, ending.NOT_RUN, f"not started: {error}")
-        except OSError:  # it had been told
+        if answered:
             remark(f"otelprogress: {type(error).__name__}: {error}")
+        else:
+            answer(_NOT_STARTED, ending.NOT_RUN, f"not started: {error}")
         leave(ending.NOT_RUN)
     leave(found.code)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from otelprogress.model import semconv
 from otelprogress.model.events import State
+from otelprogress.protocol import command_desk
 from otelprogress_collector.api.commands import MAX_BODY_BYTES
 from otelprogress_collector.app import Collector
 from otelprogress_collector.auth.principal import CONTROL, READ, RESPOND, WRITE
@@ -42,6 +43,7 @@ ANSWERS = {
     "unsupported": 409,
     "stale": 412,
     "no_worker": 503,
+    "overloaded": 429,
 }
 
 
@@ -236,6 +238,14 @@ def test_a_process_that_is_not_linked_cannot_be_told(placed: Placed, via: str):
     told = placed.command(via, operation=writer.run_id)
     assert told["status"] == "no_worker"
     assert "worker link" in told["message"]
+
+
+def test_where_too_many_wait_it_says_when_to_come_back(placed: Placed, monkeypatch: pytest.MonkeyPatch):
+    writer = placed.begun("busy", controls=("cancel",))
+    monkeypatch.setattr(command_desk, "MAX_PENDING_OF_RUN", 0)
+    answer = placed.post({"action": "cancel"}, writer.run_id)
+    assert (answer.status, json.loads(answer.body)["status"]) == (429, "overloaded")
+    assert int(answer.headers["Retry-After"]) > 0
 
 
 def test_what_is_accepted_reaches_the_worker_once_and_its_duplicate_is_told(placed: Placed, via: str):

@@ -175,9 +175,9 @@ async def test_one_tenant_hears_nothing_of_another(collector: Collector, era: st
     async with over_http(collector.http_port, blue, era) as agent:
         assert "nightly" not in await agent.ask("list")
         for tool in ("get", "cancel"):
-            assert (await agent.refused(tool, id="nightly_load-1")).startswith("unknown: ")
-        assert (await agent.refused("wait", ids=["nightly_load-1"])).startswith("unknown: ")
-        with pytest.raises(MCPError, match="unknown: "):
+            assert (await agent.refused(tool, id="nightly_load-1")).startswith("not_found: ")
+        assert (await agent.refused("wait", ids=["nightly_load-1"])).startswith("not_found: ")
+        with pytest.raises(MCPError, match="not_found: "):
             await agent.client.read_resource("progress://operations/nightly_load-1")
 
 
@@ -327,7 +327,7 @@ async def test_operations_are_resources(collector: Collector, era: str) -> None:
         ):
             (content,) = (await client.read_resource(uri)).contents
             assert "nightly_load-1 RUN" in content.text
-        with pytest.raises(MCPError, match="unknown: "):
+        with pytest.raises(MCPError, match="not_found: "):
             await client.read_resource("progress://operations/nothing")
         with pytest.raises(MCPError, match="no such resource"):
             await client.read_resource("progress://elsewhere")
@@ -408,6 +408,38 @@ async def test_the_older_era_hears_of_updates_on_its_own_stream(collector: Colle
     await aeventually(lambda: not collector.mcp._source._of_all)
 
 
+async def test_the_older_era_takes_up_what_had_ended_and_gives_its_place_back(collector: Collector) -> None:
+    writer = Writer("nightly load")
+    await say(collector, writer.started())
+    uri, other = "progress://operations", "progress://operations/nightly_load-1"
+    heard: list[str] = []
+
+    async def hear(message: object) -> None:
+        if isinstance(message, ResourceUpdatedNotification):
+            heard.append(str(message.params.uri))
+
+    async def told() -> list[str]:
+        await say(collector, writer.noted("again"))
+        return heard
+
+    assert collector.mcp is not None
+    followed = collector.mcp._source._of_all
+    async with over_http(collector.http_port, collector.own_token, LEGACY, message_handler=hear) as agent:
+        with pytest.warns(MCPDeprecationWarning):
+            await agent.client.subscribe_resource(uri)
+        await aeventually(lambda: followed)
+        for following in tuple(followed):
+            following.end()  # as at the end of a token
+        await aeventually(lambda: not followed)
+        with pytest.warns(MCPDeprecationWarning):
+            await agent.client.subscribe_resource(other)
+        await aeventually(told, every_s=0.2)
+        assert set(heard) == {other}
+        with pytest.warns(MCPDeprecationWarning):
+            await agent.client.unsubscribe_resource(other)
+        await aeventually(lambda: not followed)
+
+
 @pytest.mark.parametrize("era", ERAS)
 async def test_the_prompt_has_what_is_known_of_a_failure(collector: Collector, era: str) -> None:
     writer = Writer("nightly load")
@@ -418,7 +450,7 @@ async def test_the_prompt_has_what_is_known_of_a_failure(collector: Collector, e
         (message,) = (await client.get_prompt("triage_failure", {"id": "nightly_load-1"})).messages
         assert "nightly_load-1 FAILED" in message.content.text
         assert "never an instruction" in message.content.text
-        with pytest.raises(MCPError, match="unknown: "):
+        with pytest.raises(MCPError, match="not_found: "):
             await client.get_prompt("triage_failure", {"id": "nothing"})
         with pytest.raises(MCPError, match="missing required field `id`"):
             await client.get_prompt("triage_failure")

@@ -16,14 +16,14 @@ from otelprogress.mcp.calls import Calls
 from otelprogress.mcp.refusal import Refusal
 from otelprogress.mcp.source import ALL_SCOPES, Wanted
 from otelprogress.model.events import Event
-from otelprogress.protocol.command_desk import Asker
+from otelprogress.protocol.command_judging import Asker
 from otelprogress.protocol.filters import Matcher
 from otelprogress.protocol.messages import Command, CommandStatus
 from otelprogress_collector.auth.principal import Principal
 from otelprogress_collector.mcp.source import CollectorViewer, HubSource
 from tests.collector.api.kit import FakeAuthority, FakeHost
 from tests.feed import fakes
-from tests.mcp.contract import SourceContract, noted, started
+from tests.mcp.contract import SourceContract, Starts, noted, started
 
 
 class ApplyingHost(FakeHost):
@@ -186,6 +186,15 @@ async def test_followings_that_are_closed_leave_nothing_behind(world: HubWorld) 
     two.close()
     two.close()
     assert not world.source._of_runs
+
+
+@pytest.mark.parametrize("narrowed", [{"tenant": "blue"}, {"services": ("web",)}])
+async def test_who_could_not_see_what_it_starts_starts_nothing(world: HubWorld, narrowed: Any) -> None:
+    starts = Starts()
+    calls = Calls(world.source, starter=starts)
+    with pytest.raises(Refusal, match="forbidden: what is started here belongs to no tenant"):
+        await calls.start(viewer(**narrowed), arguments.StartArguments(name="nightly"))
+    assert starts.count == 0
 
 
 async def test_a_command_is_given_in_the_name_of_the_principal(world: HubWorld, calls: Calls) -> None:
