@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from otelprogress.feed.host import Host
     from otelprogress.feed.link import LinkClient
     from otelprogress.feed.server import WebSocketServer
+    from otelprogress.feed.worker_handler import WorkerLinks
     from otelprogress.model.rules import SpanRule
     from otelprogress.otel.metrics import ProgressMetrics
     from otelprogress.otel.provider import ProviderBinding
@@ -95,6 +96,7 @@ class Runtime:
         self._shutdown = shutdown
         self.server: WebSocketServer | None = None
         self.link: LinkClient | None = None
+        self._workers: WorkerLinks | None = None
         self.presence: LinkClient | None = None
         self.view: ViewDriver | None = None
         self.runtime_path: Path | None = None
@@ -347,7 +349,7 @@ class Runtime:
             server_info=self.facts,
         )
         server.start()
-        self.server = server
+        self.server, self._workers = server, links
         try:
             if unwritable is not None:
                 raise unwritable
@@ -449,6 +451,7 @@ class Runtime:
         steps: list[Callable[[], object]] = [
             *self._undo,
             lambda: self.sampler.close(left(0.2)),
+            lambda: self._conclude_workers(left(0.3)),
             lambda: self._lose_live(detector, cause),
             self._detach,
             # While those below still listen.
@@ -485,6 +488,10 @@ class Runtime:
                 step()
             except Exception:
                 _logger.debug("otelprogress: an error of its own while it shut down", exc_info=True)
+
+    def _conclude_workers(self, timeout_s: float) -> None:
+        if self._workers is not None:
+            self._workers.conclude(timeout_s)
 
     def _lose_live(self, detector: str, cause: str | None) -> None:
         # Children first, so that a parent's last state shows them.

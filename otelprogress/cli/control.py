@@ -159,6 +159,9 @@ def tell(asked: Order, *, as_json: bool, url: options.Url, token_file: options.T
     say(json_line(outcome.record) if as_json else outcome.line)
     if outcome.code is ExitCode.TIMEOUT:
         remark(f"otelprogress: {asked.timeout_s:g} s are over; it may still be applied")
+        view: OperationView = outcome.record["operation"]
+        if silent := _silent(client, view.process_id or 0):
+            remark(f"otelprogress: {silent} does not answer; a stopped one obeys when it goes on")
     raise typer.Exit(outcome.code)
 
 
@@ -190,15 +193,15 @@ async def told(client: AsyncClient, asked: Order, *, history: bool) -> Outcome:
                         asked.operation, asked.action, timeout_s=asked.timeout_s, **said
                     ),
                 )
-            return _answered(
-                asked,
-                asked.operation,
-                await client.command(asked.operation, asked.action, timeout_s=asked.timeout_s, **said),
-            )
+            status = await client.command(asked.operation, asked.action, timeout_s=asked.timeout_s, **said)
+            is_no_answer = asked.action == "input" and status.status == "invalid"
+            # Whether it was a wrong one, or nothing was asked.
+            view = await client.get(asked.operation) if is_no_answer else None
+            return _answered(asked, asked.operation, status, view)
         except (UnknownOperation, FeedUnavailable) as error:
             if not history:
                 raise
-            return _in_history(asked, error)
+            return _in_history(asked, error, _silent(client))
 
 
 def _outcome(asked: Order, became: Commanded) -> Outcome:
@@ -216,6 +219,8 @@ def _outcome(asked: Order, became: Commanded) -> Outcome:
 
 def _answered(asked: Order, handle: str, status: CommandStatus, view: OperationView | None = None) -> Outcome:
     code = exit_codes.of_answer(status.status)
+    if code is ExitCode.USAGE and asked.action == "input" and view is not None and view.input_id is None:
+        code = ExitCode.FAILED  # nothing is wrong with the answer: nothing was asked
     record = _record(asked, status, view)
     if code is ExitCode.OK:
         return _line(asked, handle, "accepted", code, record)
@@ -223,13 +228,20 @@ def _answered(asked: Order, handle: str, status: CommandStatus, view: OperationV
     return _line(asked, handle, f"refused: {why}", code, record | {"refusal": status.status})
 
 
-def _in_history(asked: Order, unknown: UnknownOperation | FeedUnavailable) -> Outcome:
+def _silent(client: AsyncClient, pid: int | None = None) -> str:
+    """The processes whose feeds did not answer though they are there, or the one with that pid; empty: there is none."""
+    silent = (target for target in client.unanswered if pid in (None, target.pid))
+    return ", ".join(target.name for target in silent if not target.gone)
+
+
+def _in_history(asked: Order, unknown: UnknownOperation | FeedUnavailable, silent: str) -> Outcome:
     """Of an operation that no feed knows the history may know that it has ended."""
     view = recorded(asked.operation, unknown)
     if view.live:
         if isinstance(unknown, FeedUnavailable):
             raise unknown
-        raise FeedUnavailable(f"{view.handle} runs, but its process has no feed: it cannot be told anything")
+        why = f"{silent} does not answer" if silent else "its process has no feed"
+        raise FeedUnavailable(f"{view.handle} runs, but {why}: it cannot be told anything")
     record = {
         "action": asked.action,
         "status": "ended",

@@ -12,6 +12,8 @@ import signal
 import sys
 from typing import Any
 
+from otelprogress.feed.process_identity import process_identity
+
 
 class ChildRecord:
     """What is remembered of a process while it lives, to ask for its end later.
@@ -52,15 +54,8 @@ class ChildRecord:
     @property
     def gone(self) -> bool:
         """Whether no process of that id is left, or only what is waiting to be reaped."""
-        if self.pid <= 0 or self.cause() is not None:
-            return True
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return True
-        except OSError:
-            return False
-        return False
+        # A grandchild's exit status is never ours to see, and nobody may come to reap it.
+        return self.pid <= 0 or self.cause() is not None or process_identity(self.pid) is None
 
     def _cause_by_multiprocessing(self) -> str | None:
         popen = getattr(self._process, "_popen", None)

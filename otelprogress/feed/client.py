@@ -30,6 +30,7 @@ from otelprogress.feed.command_client import (
     command_for,
     is_accepted,
     send_command,
+    went_without_a_word,
 )
 from otelprogress.feed.digest_watch import Digest, DigestWatch
 from otelprogress.feed.discovery import FeedTarget, all_feeds, target_at
@@ -64,7 +65,9 @@ _LATELY: Final = Filter(roots=False)
 """Where all is asked for, to look through it here: a collector keeps what ended for weeks."""
 _LIST_TIMEOUT_S: Final = 5.0
 _FIND_AT_LEAST_S: Final = 1.0
-"""What a wait gives feeds to say what they know, however short it is."""
+"""What a wait or a command gives feeds to say what they know, however short it is."""
+_LAST_WORD_S: Final = 1.0
+"""What a host has to say what became of a command, once its operation was called lost: it may not be the one asked."""
 _TRY_ELSEWHERE: Final[frozenset[CommandAnswer]] = frozenset({"no_worker", "not_found"})
 """Another feed may reach the process: the collector's may have no link to it, or not know the operation yet."""
 _LEVELS: Final = ("ticks", "milestones", "terminal")
@@ -352,10 +355,7 @@ class AsyncClient:
             raise InvalidValue(f"until is one of {', '.join(UNTIL)}, not {until!r}")
         loop = asyncio.get_running_loop()
         deadline_s = None if timeout_s is None else loop.time() + timeout_s
-        find_s = self._open_timeout_s
-        if timeout_s is not None:
-            find_s = min(find_s, max(_FIND_AT_LEAST_S, timeout_s / 2))
-        target, view = await self._find(operation, find_s)
+        target, view = await self._find(operation, self._find_s(timeout_s))
         if (reason := standing_reason(view, until, resumed=cursor is not None)) is not None:
             return News(reason=reason, operation=view, cursor=cursor or "")
         watching = self._watch(
@@ -392,7 +392,7 @@ class AsyncClient:
         Args:
             operation: handle, id, label or unique prefix.
             action: `cancel`, `pause`, `resume`, `input`, or a signal of its own.
-            timeout_s: for the answer. Connections that are lost are made again meanwhile.
+            timeout_s: for the answer, once it was found. Connections that are lost are made again meanwhile.
             **options: see `command_client.CommandOptions`.
 
         Returns:
@@ -403,10 +403,16 @@ class AsyncClient:
             FeedUnavailable: no answer; whether it was taken is not known.
             FeedDenied: the feed does not let us in.
         """
-        target, view = await self._find(operation, self._open_timeout_s)
+        target, view = await self._find(operation, self._find_s(timeout_s))
         followed = await self._followed(target)
         command = command_for(view.id, action, options)
         return await self._send(followed if isinstance(followed, list) else [followed], command, timeout_s)
+
+    def _find_s(self, timeout_s: float | None) -> float:
+        """How long feeds may take to be asked for an operation, where something is to follow."""
+        if timeout_s is None:
+            return self._open_timeout_s
+        return min(self._open_timeout_s, max(_FIND_AT_LEAST_S, timeout_s / 2))
 
     async def command_and_wait(
         self,
@@ -421,23 +427,26 @@ class AsyncClient:
         Args:
             operation: as `command()`.
             action: as `command()`.
-            timeout_s: for all of it; then `Commanded.event` is `None`.
+            timeout_s: for all of it; then `Commanded.event` is `None`. Local processes that do not answer are given half
+                of it, and a second at least.
             **options: as `command()`.
 
         Raises:
-            UnknownOperation, AmbiguousOperation, FeedUnavailable, FeedDenied: as `command()`.
+            UnknownOperation, AmbiguousOperation, FeedDenied: as `command()`.
+            FeedUnavailable: as `command()`; also if its feed went away and nobody knows the outcome.
         """
         loop = asyncio.get_running_loop()
         until_s = loop.time() + timeout_s
-        target, view = await self._find(operation, min(self._open_timeout_s, timeout_s))
+        target, view = await self._find(operation, self._find_s(timeout_s))
         followed = await self._followed(target)
         command = command_for(view.id, action, options)
         targets = followed if isinstance(followed, list) else [followed]
         wanted = Filter(subtree=view.id, roots=False, ended_within_s=1e9)
         status: CommandStatus | None = None
+        in_time = True
         async with self._watch(followed, wanted) as watching:
             try:
-                async with asyncio.timeout_at(until_s):
+                async with asyncio.timeout_at(until_s) as limit:
                     async for event in watching:
                         if event.operation.id == view.id:
                             view = event.operation
@@ -448,11 +457,23 @@ class AsyncClient:
                                 return Commanded(status=status, operation=view)
                         if event.control_id == command.command_id:
                             return Commanded(status=status, operation=view, event=event)
+                        # One that was called lost may be heard again.
+                        is_lost = view.state is State.LOST
+                        limit.reschedule(min(until_s, loop.time() + _LAST_WORD_S) if is_lost else until_s)
             except TimeoutError:
-                pass
+                in_time = False
         if status is None:
-            raise FeedUnavailable(f"the feed of {view.handle} went away before it was commanded")
-        return Commanded(status=status, operation=view)
+            why = "does not answer" if any(not each.gone for each in targets) else "went away"
+            raise FeedUnavailable(f"the feed of {view.handle} {why}: it was not commanded")
+        if view.live and not in_time:
+            return Commanded(status=status, operation=view)
+        if view.live and self._target is None:
+            (view,) = await asyncio.to_thread(_as_recorded, [view])
+        if view.live:
+            raise FeedUnavailable(
+                f"the feed of {view.handle} went away; whether its {action} was applied is not known"
+            )
+        return went_without_a_word(status, view)
 
     async def _send(self, targets: Sequence[FeedTarget], command: Command, timeout_s: float) -> CommandStatus:
         """To the first of these feeds that reaches the operation's process."""
@@ -468,10 +489,12 @@ class AsyncClient:
                 continue
             if status.status not in _TRY_ELSEWHERE:
                 return status
-        if status is None:
-            assert unavailable is not None
-            raise unavailable
-        return status
+        if status is not None and status.status != "not_found":
+            return status
+        # It was found a moment ago: its feed is another one by now, or the one that knew it does not answer.
+        raise unavailable or FeedUnavailable(
+            f"{targets[0].name} does not know the operation any more; it was not told anything"
+        )
 
     async def _targets(self) -> _Targets:
         return [self._target] if self._target is not None else await asyncio.to_thread(all_feeds)

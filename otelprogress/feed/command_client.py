@@ -19,7 +19,7 @@ from otelprogress.feed.watching import (
     hang_up,
     open_connection,
 )
-from otelprogress.model.events import FeedEvent, OperationView
+from otelprogress.model.events import FeedEvent, OperationView, State
 from otelprogress.protocol.backoff import Backoff
 from otelprogress.protocol.client_session import ClientSession
 from otelprogress.protocol.close_codes import retryable
@@ -70,7 +70,10 @@ class Commanded(msgspec.Struct, frozen=True, kw_only=True):
     operation: OperationView
     """As it was last seen."""
     event: FeedEvent | None = None
-    """Its `control.applied` or `control.refused`; `None`: it was not accepted, or did not come in time."""
+    """Its `control.applied` or `control.refused`; `None`: it was not accepted, or did not come in time.
+
+    Where its host went away with the operation, a `control.refused` that no feed gives: see `went_without_a_word`.
+    """
 
     @property
     def applied(self) -> bool:
@@ -88,6 +91,25 @@ class Commanded(msgspec.Struct, frozen=True, kw_only=True):
 def is_accepted(status: CommandStatus) -> bool:
     """Whether the host took it, now or when it came before."""
     return status.status in ("accepted", "duplicate")
+
+
+def went_without_a_word(status: CommandStatus, view: OperationView) -> Commanded:
+    """An accepted command whose operation has ended, and nobody is left to say what became of it.
+
+    Args:
+        status: the answer of its host.
+        view: with its outcome.
+    """
+    said = FeedEvent(
+        kind="control.refused",
+        operation=view,
+        revision=view.revision,
+        time_unix_ns=view.ended_at_unix_ns or view.as_of_unix_ns,
+        control_id=status.command_id,
+        # The words of a host that lives on.
+        control_refusal="worker_lost" if view.state is State.LOST else "ended",
+    )
+    return Commanded(status=status, operation=view, event=said)
 
 
 async def send_command(
@@ -109,7 +131,7 @@ async def send_command(
 
     Raises:
         FeedDenied: it does not let us in.
-        FeedUnavailable: it has not answered; whether it took the command is not known.
+        FeedUnavailable: it has not answered, or its process is gone; whether it took the command is not known.
     """
     loop = asyncio.get_running_loop()
     until_s = loop.time() + timeout_s
@@ -126,9 +148,10 @@ async def send_command(
         except TRANSPORT_ERRORS as error:
             failure = error
         pause_s = backoff.next_delay_s(loop.time())
-        if loop.time() + pause_s >= until_s:
+        if (is_gone := target.gone) or loop.time() + pause_s >= until_s:
+            why = "it is gone" if is_gone else str(failure) or "timed out"
             raise FeedUnavailable(
-                f"{target.name} did not answer a command: {str(failure) or 'timed out'}; whether it was taken is not known"
+                f"{target.name} did not answer a command: {why}; whether it was taken is not known"
             ) from failure
         await asyncio.sleep(pause_s)
 

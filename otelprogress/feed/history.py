@@ -26,7 +26,7 @@ import msgspec
 from otelprogress.exceptions import AmbiguousOperation, ProgressError, UnknownOperation
 from otelprogress.feed.clock import Clock, SystemClock
 from otelprogress.feed.history_store import HistoryStore, LiveRun, Process, RunRow, UsualDurations, is_busy
-from otelprogress.feed.process_identity import is_gone, process_identity
+from otelprogress.feed.process_identity import GONE, is_gone, process_identity
 from otelprogress.feed.runtime_folder import ensure_private_folder
 from otelprogress.model.events import FeedEvent, OperationView, State, StepView
 from otelprogress.model.redaction import redacted
@@ -421,7 +421,7 @@ class History:
             return None
         known = self._writers.get(pid)
         if known is None or is_gone(*known):
-            known = self._writers[pid] = Process(pid, process_identity(pid) or "gone")
+            known = self._writers[pid] = Process(pid, process_identity(pid) or GONE)
         return known
 
     def _open(self) -> HistoryStore:

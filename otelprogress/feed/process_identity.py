@@ -15,6 +15,9 @@ import socket
 from pathlib import Path
 from typing import Final
 
+GONE: Final = "gone"
+"""Stands where an identity does, for a process that had ended before anyone could ask for it."""
+
 _PROC: Final = Path("/proc")
 _DEAD_STATES: Final = frozenset({"Z", "X", "x"})
 _START_TIME_FIELD: Final = 19
@@ -35,8 +38,11 @@ def process_identity(pid: int) -> str | None:
 def is_gone(pid: int, identity: str) -> bool:
     """Whether it is proven that the process with that pid and identity does not run any more.
 
-    `identity` is what `process_identity` answered while it ran. `False` also when that cannot be judged from here.
+    `identity` is what `process_identity` answered while it ran, or `GONE`. `False` also when that cannot be judged
+    from here.
     """
+    if identity == GONE:
+        return True
     if not identity or not _has_proc():
         return not _exists(pid)
     host, boot, namespace, started = (identity.split(" ") + [""] * 3)[:4]

@@ -2,7 +2,8 @@
 
 A worker's connection ends only with its process (FIN or RST), or with its host (TCP keepalive). Nobody pings:
 an interpreter that stands still for a minute is not dead. When a connection ends without `bye` and the writer is
-not back within a second, its live runs are lost, and whoever is their parent process can often say why.
+not back within a second, its live runs are lost, and whoever is their parent process can often say why. A parent that
+leaves does not wait for that second: it calls lost what it knows to be dead.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import errno
 import logging
 import secrets
+import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
@@ -44,6 +46,9 @@ _MAX_REMEMBERED: Final = 1024
 """Writers that have left and whose numbers are kept, against a late reconnect."""
 _LOOKS_S: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
 """Pauses between looks for an exit status: the kernel closes the sockets of a dying process just before that."""
+_DYING_S: Final = 0.1
+"""What a parent that leaves gives children that a signal may have hit with it: they die within milliseconds."""
+_CONCLUDE_EVERY_S: Final = 0.005
 
 
 class WorkerStats(msgspec.Struct):
@@ -65,13 +70,15 @@ class WorkerStats(msgspec.Struct):
 class _Writer:
     """One process incarnation, over all its connections."""
 
-    __slots__ = ("child", "connection", "heard_unix_ns", "receiver", "verdict")
+    __slots__ = ("child", "conclude", "connection", "heard_unix_ns", "receiver", "verdict")
 
     def __init__(self, writer_id: str, process_id: int) -> None:
         self.receiver = LinkReceiver(writer_id)
         self.child = ChildRecord(process_id)
         self.connection: ServedConnection | None = None
         self.verdict: asyncio.TimerHandle | None = None
+        self.conclude: Callable[[], None] | None = None
+        """Gives the verdict that is waited with, if the process is known to be gone; `None`: there is none."""
         self.heard_unix_ns = 0
 
 
@@ -93,6 +100,8 @@ class WorkerLinks:
         self._token = token
         self._grace_s = grace_s
         self._writers: dict[str, _Writer] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread_id = 0
         self.on_connected: Callable[[str], object] | None = None
         """Told the id of each writer that has connected (again)."""
         self.on_status: Callable[[str, CommandStatus], object] | None = None
@@ -120,6 +129,8 @@ class WorkerLinks:
         Raises:
             ConnectionClosed: it ended before the worker had registered.
         """
+        if self._loop is None:
+            self._thread_id, self._loop = threading.get_ident(), asyncio.get_running_loop()
         keep_alive(connection.transport.get_extra_info("socket"))
         if connection.token is not None and not self._admit(connection, connection.token):
             return
@@ -171,7 +182,7 @@ class WorkerLinks:
             before.transport.abort()
         if writer.verdict is not None:
             writer.verdict.cancel()
-            writer.verdict = None
+            writer.verdict = writer.conclude = None
         self.stats.workers += 1
         self.stats.connections += 1
         try:
@@ -255,12 +266,64 @@ class WorkerLinks:
                 # Looked for again and again, because nobody tells: a handler of SIGCHLD is the application's.
                 writer.verdict = loop.call_later(min(next(pauses_s, _LOOKS_S[-1]), left_s), look)
                 return
-            writer.verdict = None
+            pronounce(cause)
+
+        def conclude() -> None:
+            cause = writer.child.cause()
+            if cause is not None or (writer.child.pid > 0 and writer.child.gone):
+                if writer.verdict is not None:
+                    writer.verdict.cancel()
+                pronounce(cause)
+
+        def pronounce(cause: str | None) -> None:
+            writer.verdict = writer.conclude = None
             if cause is None:
                 cause = f"{ending}; the process is gone" if writer.child.gone else ending
             self._lose(writer, detector, evidence_unix_ns, cause)
 
+        writer.conclude = conclude
         look()
+
+    def conclude(self, timeout_s: float) -> None:
+        """Call lost what a dead child left open, without the grace: this process leaves, and nobody else would say so.
+
+        From any thread but the server's; while the server runs and the host's listeners still hear it.
+
+        Args:
+            timeout_s: for all of it. While children with live runs are connected or dying, it takes 0.1 s of it: whatever
+                ended this process may have ended them too. Those that live on are left alone.
+        """
+        loop = self._loop
+        if loop is None or not self._writers or threading.get_ident() == self._thread_id:
+            return
+        concluded = threading.Event()
+        tasks: list[asyncio.Task[None]] = []  # the loop itself remembers them weakly
+
+        def begin() -> None:
+            tasks.append(loop.create_task(self._conclude(min(timeout_s, _DYING_S))))
+            tasks[0].add_done_callback(lambda _: concluded.set())
+
+        try:
+            loop.call_soon_threadsafe(begin)
+        except RuntimeError:  # it ended by itself
+            return
+        concluded.wait(timeout_s)
+
+    async def _conclude(self, dying_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + dying_s
+        while True:
+            for writer in list(self._writers.values()):
+                if writer.conclude is not None:
+                    writer.conclude()
+            if loop.time() >= until_s or not any(map(self._may_be_dying, list(self._writers.values()))):
+                return
+            await asyncio.sleep(_CONCLUDE_EVERY_S)
+
+    def _may_be_dying(self, writer: _Writer) -> bool:
+        if writer.connection is None and writer.conclude is None:
+            return False
+        return next(self._live_runs(writer.receiver.writer_id), None) is not None
 
     def _lose(self, writer: _Writer, detector: str, evidence_unix_ns: int, cause: str) -> None:
         for view in list(self._live_runs(writer.receiver.writer_id)):

@@ -65,12 +65,19 @@ _TELLING_WORDS: Final = (
 )
 _SECRET_KEY: Final = re.compile(rf"(?i)(?:^|[_.-])(?:{_TELLING_WORDS})(?:s|$|[_.-])")
 
+_SYSTEM_SAYS: Final = (
+    r"(?:permission denied|no such file or directory|(?:is a|not a) directory|operation not permitted|file exists|"
+    r"exec format error|text file busy|input/output error|read-only file system|too many open files)(?![^\s.,;:)\"'\]])"
+)
+"""What stands behind the name of a file in an error and is no secret: `/etc/passwd: Permission denied`."""
+
 # Every repetition is bounded or ends at a character that its own class leaves out, so that no text is slow.
 _SECRET_VALUE: Final = re.compile(
     r"(?is)"
     r"(?P<pem>-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----(?:(?!-----END).){0,16384}(?:-----END [A-Z0-9 ]{0,40}-----)?)"
     r"|(?P<scheme>\b(?:bearer|basic|digest|negotiate|token)\s{1,8})(?=\S{0,255}[0-9])[A-Za-z0-9._~+/=-]{12,4096}"
     rf"|(?P<named>[\"']?\b(?:[\w.-]{{0,40}}[_.-])?(?:{_TELLING_WORDS})(?:[_.-]\w{{1,20}})?[\"']?\s{{0,4}}(?:[:=]|=>)\s{{0,4}})"
+    rf"(?!{_SYSTEM_SAYS})"
     r"(?:\"[^\"]{1,4096}\"|'[^']{1,4096}'|[^\s\"',;&}{)(]{1,4096})"
     r"|(?P<user>\b[a-z][a-z0-9+.-]{1,20}://[^\s/:@]{0,256}:)[^\s/@]{1,256}(?=@)"
     r"|\beyJ[A-Za-z0-9_-]{8,4096}\.[A-Za-z0-9_-]{4,4096}(?:\.[A-Za-z0-9_-]{0,4096})?"  # JSON web tokens

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 
 import msgspec
 import pytest
 
 from otelprogress.exceptions import AmbiguousOperation, FeedDenied, FeedUnavailable
+from otelprogress.feed.discovery import FeedTarget
 from otelprogress.model.events import FeedEvent, State
 from otelprogress.protocol.messages import CommandStatus
 from tests.cli.test_commands import HOSTILE, ended
@@ -112,6 +114,30 @@ def test_what_the_history_knows_to_have_ended_is_refused_as_ended(shell):
     result = shell("cancel", "load-9")
     assert (result.exit_code, result.stdout) == (1, "load-9: cancel refused: ended: succeeded\n")
     assert shell("cancel", "load-9", "--url", "ws://127.0.0.1:1").exit_code == 3
+
+
+def test_what_runs_in_a_process_that_does_not_answer_is_not_said_to_have_no_feed(shell):
+    shell.history.views = [make_view(1)]
+    shell.client.unanswered = (FeedTarget(url="ws://127.0.0.1:9/v1/feed", pid=os.getpid()),)
+    result = shell("cancel", "load-1")
+    assert result.exit_code == 4
+    assert (
+        f"load-1 runs, but process {os.getpid()} at ws://127.0.0.1:9/v1/feed does not answer" in result.stderr
+    )
+
+
+def test_what_a_stopped_process_has_accepted_is_said_to_wait_for_it(running):
+    view = msgspec.structs.replace(nightly_load(), process_id=os.getpid())
+    running.client.views = {"nightly_load-2": view}
+    running.client.unanswered = (
+        FeedTarget(url="ws://127.0.0.1:9/v1/feed", pid=os.getpid()),
+        FeedTarget(url="ws://127.0.0.1:7/v1/feed", pid=os.getppid()),
+    )
+    result = running("pause", "nightly_load-2", "--timeout", "2")
+    assert result.exit_code == 124
+    name = f"process {os.getpid()} at ws://127.0.0.1:9/v1/feed"
+    (silent,) = result.stderr.splitlines()[1:]
+    assert silent == f"otelprogress: {name} does not answer; a stopped one obeys when it goes on"
 
 
 def test_what_runs_in_a_process_without_a_feed_cannot_be_told_anything(shell):

@@ -74,6 +74,15 @@ def test_a_wrong_answer_is_told_what_would_do(asking):
     assert result.stdout == 'train-1: answer refused: invalid: the answer is one of "halve", "stop"\n'
 
 
+@pytest.mark.parametrize("no_wait", [[], ["--no-wait"]])
+def test_an_answer_where_nothing_is_asked_is_no_usage_error(shell, no_wait: list[str]):
+    shell.client.views = {"load-1": make_view(1)}
+    message = "load-1 asks nothing at the moment"
+    shell.client.answer = CommandStatus(command_id="c-1", status="invalid", message=message)
+    result = shell("respond", "load-1", "halve", *no_wait)
+    assert (result.exit_code, result.stdout) == (1, f"load-1: answer refused: invalid: {message}\n")
+
+
 def test_without_an_answer_the_question_is_shown_and_nothing_is_sent(asking):
     result = asking("respond", "train-1")
     assert (result.exit_code, result.stdout.splitlines()) == (

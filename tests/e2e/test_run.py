@@ -143,6 +143,21 @@ def test_a_program_that_reports_at_once_reports_to_its_runner_as_a_child():
     assert {one["state"] for one in [shown("inner"), shown(str(outer["id"]))]} == {"succeeded"}
 
 
+@pytest.mark.parametrize("script", ['"$0" -c "$1" & wait $!', 'exec "$0" -c "$1"'])
+def test_what_was_killed_inside_is_lost_when_the_runner_leaves(script: str):
+    child = (
+        "import otelprogress as progress, time\n"
+        "progress.configure()\n"
+        "with progress.operation('inner'): time.sleep(600)\n"
+    )
+    with running("--", "sh", "-c", script, sys.executable, child) as it:
+        (inner,) = eventually(lambda: [one for one in with_children() if one["name"] == "inner"], 30)
+        os.kill(int(str(inner["pid"])), signal.SIGKILL)
+        assert it.wait(30) == 137
+    inner = shown("inner")
+    assert (inner["state"], inner["lost_detector"]) == ("lost", "link")
+
+
 def test_a_run_in_a_run_is_its_child():
     assert run("--name", "outer", "--", *RUN, "--name", "inner", "--", "true").returncode == 0
     inner, outer = shown("inner"), shown("outer")

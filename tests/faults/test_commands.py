@@ -243,6 +243,36 @@ async def test_a_worker_that_dies_between_accept_and_apply_is_told_as_lost(tmp_p
         assert (await client.command("stuck-1", "cancel")).status == "ended"
 
 
+async def test_a_process_that_dies_between_accept_and_apply_and_takes_its_feed_with_it_is_told_as_lost():
+    with program("stuck") as process:
+        async with progress.AsyncClient() as client:
+            await there(client, "stuck-1")
+            waiting = asyncio.create_task(
+                client.command_and_wait("stuck-1", "cancel", command_id="c1", timeout_s=60.0)
+            )
+
+            async def accepted() -> bool:
+                return "not known yet" in (await client.command("stuck-1", "cancel", command_id="c1")).message
+
+            await aeventually(accepted)
+            process.kill()
+            await asyncio.to_thread(process.wait)
+            told = await waiting
+            assert (told.refusal, told.applied) == ("worker_lost", False)
+            assert (told.operation.state, told.operation.lost_detector) == ("lost", "pid")
+            with pytest.raises(progress.FeedUnavailable):
+                await client.command("stuck-1", "cancel")
+
+
+async def test_a_stopped_process_is_said_not_to_answer():
+    with program("stuck") as process:
+        async with progress.AsyncClient() as client:
+            await there(client, "stuck-1")
+            process.send_signal(signal.SIGSTOP)
+            with pytest.raises(progress.FeedUnavailable, match=f"no feed answers: process {process.pid}"):
+                await client.command_and_wait("stuck-1", "cancel", timeout_s=2.0)
+
+
 @pytest.mark.parametrize("stopped", [False, True], ids=["busy", "stopped"])
 async def test_a_command_to_a_worker_that_does_not_come_by_expires(tmp_path: Path, stopped: bool):
     async with calm(tmp_path, "stuck", "stuck-1") as (_, client, process):

@@ -34,6 +34,17 @@ def test_the_signal_that_killed_a_child_is_named_and_its_status_is_left_to_the_a
         assert child.wait() == -signal.SIGKILL
 
 
+def test_one_that_nobody_has_reaped_is_gone_though_its_status_is_not_ours_to_see(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(ChildRecord, "cause", lambda _: None)
+    with sleeper() as child:
+        record = ChildRecord(child.pid)
+        assert not record.gone
+        child.kill()
+        assert eventually(lambda: record.gone)
+
+
 def test_the_exit_code_of_a_child_is_told():
     with subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"]) as child:
         assert eventually(ChildRecord(child.pid).cause) == "exit code 3"

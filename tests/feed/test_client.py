@@ -12,11 +12,15 @@ import pytest
 from otelprogress.exceptions import AmbiguousOperation, FeedUnavailable, InvalidValue, UnknownOperation
 from otelprogress.feed import runtime_file
 from otelprogress.feed.client import AsyncClient
+from otelprogress.feed.command_client import send_command
+from otelprogress.feed.discovery import FeedTarget, target_at
 from otelprogress.model import semconv
 from otelprogress.model.events import State, StepState
+from otelprogress.protocol.messages import Command, CommandStatus
 from tests.feed import fakes
 from tests.feed.fakes import ended, event, noted, run_id, started
 from tests.feed.serving import TOKEN, real_host, serving
+from tests.visualization.screen import make_view
 from tests.waiting import aeventually
 
 
@@ -285,6 +289,58 @@ async def test_a_wait_hears_that_the_process_was_killed():
                 assert (news.reason, news.operation.lost_detector) == ("lost", "pid")
         finally:
             process.kill()
+
+
+async def test_a_process_that_was_stopped_just_before_it_was_told_does_not_answer(silent_url, monkeypatch):
+    url, _ = silent_url
+    async with AsyncClient() as client:
+
+        async def found(text, timeout_s):
+            return target_at(url), make_view(1)
+
+        monkeypatch.setattr(client, "_find", found)
+        with pytest.raises(FeedUnavailable, match="does not answer: it was not commanded"):
+            await client.command_and_wait("load-1", "pause", timeout_s=0.2)
+
+
+async def test_what_was_found_is_not_said_to_be_unknown_a_moment_later(monkeypatch):
+    async def forgot(target, command, **_):
+        return CommandStatus(command_id=command.command_id, status="not_found")
+
+    monkeypatch.setattr("otelprogress.feed.client.send_command", forgot)
+    host = real_host()
+    host.submit(started())
+    with serving(host) as server:
+        async with client_of(server) as client:
+            for tell in (client.command, client.command_and_wait):
+                with pytest.raises(FeedUnavailable, match="does not know the operation any more"):
+                    await tell("nightly_load-1", "cancel")
+
+
+async def test_finding_what_is_to_be_told_takes_no_more_than_half_of_the_time(monkeypatch):
+    given_s: list[float] = []
+
+    async def answers_nothing(target, wanted, *, timeout_s):
+        given_s.append(timeout_s)
+        raise FeedUnavailable("timed out")
+
+    monkeypatch.setattr("otelprogress.feed.client.snapshot", answers_nothing)
+    runtime_file.write("ws://127.0.0.1:9", TOKEN)
+    async with AsyncClient() as client:
+        for tell in (client.command, client.command_and_wait):
+            with pytest.raises(FeedUnavailable):
+                await tell("load-9", "cancel", timeout_s=4.0)
+    assert given_s == [2.0, 2.0]
+
+
+async def test_a_command_is_not_sent_again_and_again_to_a_process_that_is_gone():
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    target = FeedTarget(url="ws://127.0.0.1:9/v1/feed", pid=process.pid)
+    command = Command(command_id="c1", operation="x", action="cancel")
+    async with asyncio.timeout(60):
+        with pytest.raises(FeedUnavailable, match="it is gone; whether it was taken is not known"):
+            await send_command(target, command, timeout_s=600.0)
 
 
 def test_settings_that_cannot_be_meant_are_refused():

@@ -467,6 +467,20 @@ def test_a_run_whose_writer_outlives_its_host_is_not_lost(path: Path, history: H
     writer.communicate()
 
 
+def test_a_run_whose_writer_was_dead_before_it_was_written_down_is_lost_with_its_host(
+    path: Path, history: History
+) -> None:
+    code = (
+        "import os, subprocess, sys; from pathlib import Path\n"
+        "from tests.feed.test_history import *\n"
+        "writer = subprocess.Popen(['true']); writer.wait()\n"
+        "history = History(Path(sys.argv[1]), clock=ManualClock(T0))\n"
+        "history(applied('operation.started', view(7, process_id=writer.pid))); history.flush(); os._exit(1)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+    assert [one.handle for one in history.lose_orphans()] == ["nightly_load-7"]
+
+
 def test_a_baseline_is_the_median_of_the_last_successful_runs(history: History) -> None:
     for n, (duration_s, clean_s) in enumerate([(60, 10), (100, 30), (80, 20)], 1):
         step = StepView(

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from otelprogress.feed import process_identity as module
-from otelprogress.feed.process_identity import is_gone, process_identity
+from otelprogress.feed.process_identity import GONE, is_gone, process_identity
 from tests.waiting import eventually
 
 
@@ -44,6 +44,11 @@ def test_a_process_of_another_host_or_namespace_cannot_be_judged() -> None:
     host, boot, namespace, started = (process_identity(os.getpid()) or "").split(" ")
     assert not is_gone(2**22 + 1, f"elsewhere {boot} {namespace} {started}")
     assert not is_gone(2**22 + 1, f"{host} {boot} pid:[1] {started}")
+
+
+def test_a_process_that_was_gone_before_it_was_asked_for_is_gone() -> None:
+    assert is_gone(os.getpid(), GONE)
+    assert is_gone(2**22 + 1, GONE)
 
 
 def test_without_proc_only_the_pid_counts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from otelprogress.feed import worker_handler
+from otelprogress.feed.cause_of_death import ChildRecord
 from otelprogress.model.events import Event, State
 from tests.feed import fakes
 from tests.feed.fakes import ended, noted, run_id, started
@@ -34,6 +35,46 @@ def test_a_killed_child_is_lost_with_its_signal_and_without_waiting_for_the_grac
     assert view.lost_cause == "killed by SIGKILL"
     assert view.lost_evidence_unix_ns is not None
     assert view.lost_evidence_unix_ns >= view.started_at_unix_ns
+
+
+def test_a_parent_that_leaves_calls_a_dead_grandchild_lost_at_once(
+    parent: Parent, monkeypatch: pytest.MonkeyPatch
+):
+    parent.links._grace_s = 600
+    # The kernel tells an exit status to the parent alone.
+    monkeypatch.setattr(ChildRecord, "cause", lambda _: None)
+    with reporting_process(parent) as process:
+        process.kill()
+        process.wait()
+        # Its last words and the end of its connection may not even have been read.
+        parent.links.conclude(5.0)
+        assert parent.state() is State.LOST
+    view = parent.view()
+    assert view is not None
+    assert view.lost_detector == "link"
+    assert view.lost_cause == "the connection was closed without a farewell; the process is gone"
+
+
+def test_a_parent_that_leaves_calls_no_child_lost_that_lives_on(parent: Parent):
+    parent.links._grace_s = 600
+    with reporting_process(parent) as process:
+        parent.links.conclude(5.0)
+        parent.cut()
+        eventually(lambda: not parent.links.connected_writers)
+        parent.links.conclude(5.0)
+        assert process.poll() is None
+        assert parent.state() is State.RUNNING
+
+
+def test_a_parent_whose_children_said_farewell_has_nothing_to_conclude(parent: Parent):
+    parent.links.conclude(5.0)  # nobody ever came
+    with reporting(parent) as (host, _):
+        host.submit(started())
+        host.submit(ended(2))
+    parent.links.conclude(5.0)
+    parent.server.close()
+    parent.links.conclude(5.0)
+    assert parent.state() is State.SUCCEEDED
 
 
 def test_a_verdict_says_whose_run_it_is_for_those_who_never_heard_the_run_itself(parent: Parent):

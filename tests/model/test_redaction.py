@@ -70,6 +70,35 @@ def test_the_keys_of_well_known_services_are_replaced(front: str) -> None:
     assert redact(f"used {front}{SECRET} twice") == f"used {REDACTED} twice"
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "/etc/passwd: Permission denied",
+        "cat: /run/secrets/token: No such file or directory",
+        "open /run/secrets/token: permission denied.",
+        "[Errno 21] db/password: Is a directory",
+    ],
+)
+def test_what_the_system_says_about_a_file_stays(text: str) -> None:
+    assert redact(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "password: hunter2",
+        "/password: hunter2",
+        "/etc/passwd:hunter2",
+        "https://x.example/login/passwd=hunter2",
+        "secret/token: hunter2 (Permission denied)",
+        "token:  'Permission denied hunter2'",
+        "token: Permission-hunter2",
+    ],
+)
+def test_neither_a_path_before_a_secret_nor_an_error_beside_it_keeps_it(text: str) -> None:
+    assert "hunter2" not in redact(text)
+
+
 def test_a_cloud_key_is_replaced() -> None:
     assert redact("key AKIAIOSFODNN7EXAMPLE used") == f"key {REDACTED} used"
 
