@@ -157,7 +157,8 @@ class CommandDesk:
             return answer(
                 command,
                 "no_worker",
-                "its process is not connected: it needs a worker link (OTELPROGRESS_COLLECTOR, or a parent's feed)",
+                "its process is not connected now: it may have ended, or has no worker link (OTELPROGRESS_COLLECTOR, or "
+                "a parent's feed)",
             )
         return None
 
