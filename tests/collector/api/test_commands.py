@@ -241,9 +241,9 @@ def test_a_process_that_is_not_linked_cannot_be_told(placed: Placed, via: str):
 
 
 def test_where_too_many_wait_it_says_when_to_come_back(placed: Placed, monkeypatch: pytest.MonkeyPatch):
-    writer = placed.begun("busy", controls=("cancel",))
+    writer = placed.begun("busy", controls=("pause",))
     monkeypatch.setattr(command_desk, "MAX_PENDING_OF_RUN", 0)
-    answer = placed.post({"action": "cancel"}, writer.run_id)
+    answer = placed.post({"action": "pause"}, writer.run_id)
     assert (answer.status, json.loads(answer.body)["status"]) == (429, "overloaded")
     assert int(answer.headers["Retry-After"]) > 0
 
