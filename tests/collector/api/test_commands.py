@@ -204,7 +204,7 @@ def test_a_missing_scope_is_named(placed: Placed, via: str, token: str, action: 
         ('{"enum": ["halve", "stop"]}', "double", '"halve", "stop"'),
         ('{"type": "integer"}', 1.5, "a whole number"),
         ('{"type": "integer"}', "9" * 400, "a whole number"),
-        ('{"type": "number", "maximum": 1}', 2, "between -inf and 1"),
+        ('{"type": "number", "maximum": 1}', 2, "is at most 1"),
         ('{"type": "boolean"}', "maybe", "true or false"),
         (None, None, "`content`"),
         (None, "x" * 5000, "4096"),
