@@ -1,6 +1,7 @@
 """One live operation: when it begins and ends, and its steps. `operation()` and `track()` make these.
 
 What it says stands in `voice`, what it obeys in `commands`, what it asks in `asking`, its counts in `counting`.
+It is long because a begin and an end have one owner, whichever of them comes by code, by a span or by a fork.
 """
 
 # ruff: noqa: TC004 - `_load` fetches these names when the first operation begins

@@ -2,6 +2,9 @@
 
 Without an address they speak to all processes of this user on this machine that left a runtime file, and to the
 collector: the one that `OTELPROGRESS_COLLECTOR` names, and those that left a runtime file too.
+
+It is long because it is one face with long docstrings, and finds what a name means in all feeds together; what is done with
+one feed stands in `watching` and `command_client`, how several are read as one in `watch` and `merging`.
 """
 
 from __future__ import annotations
