@@ -8,7 +8,6 @@ The question is an event; the operation is `waiting` until it is answered, cance
 from __future__ import annotations
 
 import itertools
-import json
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -22,6 +21,8 @@ from otelprogress.imports import fetch
 from otelprogress.model import semconv
 
 if TYPE_CHECKING:
+    from json import dumps, loads
+
     from otelprogress.active import Instrumentation
     from otelprogress.gate import Gate
     from otelprogress.model.events import State
@@ -40,6 +41,7 @@ def load() -> None:
     fetch(
         globals(),
         {
+            "json": ("dumps", "loads"),
             "otelprogress.model.events": ("State",),
             "otelprogress.model.fields": ("json_in",),
             "otelprogress.model.input_schema": ("check_schema", "checked"),
@@ -238,7 +240,7 @@ class Asking(Commanded):
             "input_id": question.input_id,
             "input_prompt": _as_text(prompt),
             "input_schema": _as_json(question.schema) if question.schema else None,
-            "input_default": None if default is NO_DEFAULT else json.dumps(default, default=str),
+            "input_default": None if default is NO_DEFAULT else dumps(default, default=str),
             "input_deadline_unix_ns": None if left_s is None else now_unix_ns + int(left_s * 1e9),
         }
         self._ensure_begun()
@@ -343,7 +345,7 @@ def _as_text(prompt: object) -> str:
 
 
 def _as_json(schema: Mapping[str, Any]) -> str:
-    return json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
+    return dumps(schema, ensure_ascii=False, separators=(",", ":"))
 
 
 def _check_passed_on(schema: Mapping[str, Any]) -> None:
@@ -356,7 +358,7 @@ def _check_passed_on(schema: Mapping[str, Any]) -> None:
     kept = json_in(text, semconv.MAX_INPUT_SCHEMA_CHARS, schema=True)
     if kept is None:
         raise InvalidValue(f"the schema has more than {semconv.MAX_INPUT_SCHEMA_CHARS} bytes, or is no JSON")
-    if _without_words(json.loads(kept)) != _without_words(json.loads(text)):
+    if _without_words(loads(kept)) != _without_words(loads(text)):
         raise InvalidValue(
             "a field or a choice of the schema looks like a secret, which nobody would be shown"
         )

@@ -8,7 +8,6 @@ The middle of `run.Operation`, between what it says (`voice`) and what it asks b
 from __future__ import annotations
 
 import itertools
-import math
 import operator
 import sys
 import threading
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from otelprogress import active
 from otelprogress.exceptions import UsageError
-from otelprogress.gate import OPPOSITES, Gate
+from otelprogress.gate import NEVER, OPPOSITES, Gate
 from otelprogress.imports import fetch
 from otelprogress.model import semconv
 from otelprogress.voice import Voice
@@ -47,7 +46,7 @@ class Order(NamedTuple):
     """Empty: the program's own call, not a command."""
     actor: str = ""
     reason: str = ""
-    until_s: float = math.inf
+    until_s: float = NEVER
     """By `time.monotonic`: after it it may not take effect any more."""
 
 

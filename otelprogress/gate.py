@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import math
 import operator
 import sys
 import threading
@@ -23,6 +22,8 @@ from otelprogress.exceptions import OperationCancelled
 if TYPE_CHECKING:
     import asyncio
 
+NEVER: Final = float("inf")
+"""The time of `time.monotonic` until which something counts that has no deadline."""
 CHUNK_ITEMS: Final = 65_536
 """Items between two looks of an undisturbed loop; draining as many takes 0.3 ms."""
 
@@ -83,7 +84,7 @@ class Gate:
         self.paused = False
         self.signalled = False
         self.reason = ""
-        self._cancel_until_s = self._pause_until_s = math.inf
+        self._cancel_until_s = self._pause_until_s = NEVER
         self.cancels = 0
         """How often it was cancelled: who was told of one cancel is told of the next again."""
         self._obeyed = False
@@ -98,7 +99,7 @@ class Gate:
 
     # --- the commanding side, any thread ---------------------------------------------------------------------
 
-    def cancel(self, reason: str = "", until_s: float = math.inf) -> None:
+    def cancel(self, reason: str = "", until_s: float = NEVER) -> None:
         """Let the next item or checkpoint raise `OperationCancelled`. Idempotent; the first reason stays.
 
         Args:
@@ -113,7 +114,7 @@ class Gate:
             self._cancel_until_s = max(self._cancel_until_s, until_s)
             self._disturb()
 
-    def pause(self, until_s: float = math.inf) -> None:
+    def pause(self, until_s: float = NEVER) -> None:
         """Let the next item or checkpoint stand still until `resume()` or `cancel()`.
 
         Args:

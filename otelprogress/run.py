@@ -22,7 +22,6 @@ from otelprogress.counting import Counting
 from otelprogress.imports import fetch, first_use, late
 from otelprogress.model import semconv
 from otelprogress.plan import Plan
-from otelprogress.remote_gate import RemoteGate
 from otelprogress.step import ROOT_INDEX, Step, in_ucum
 
 if TYPE_CHECKING:
@@ -49,6 +48,7 @@ if TYPE_CHECKING:
         type_name,
     )
     from otelprogress.poller import Poll
+    from otelprogress.remote_gate import RemoteGate
 
 __all__ = ["MAX_STEPS", "Operation", "Plan", "begin", "context_of"]
 
@@ -59,6 +59,7 @@ _FETCHED: Final = {
     "otelprogress.model.events": ("State", "StepState", "run_id"),
     "otelprogress.otel.emitter": ("SpanLedger",),
     "otelprogress.otel.span_processor": ("claim_next_span",),
+    "otelprogress.remote_gate": ("RemoteGate",),
     "otelprogress.outcome": (
         "as_result",
         "clean_message",
