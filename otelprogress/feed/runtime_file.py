@@ -148,10 +148,12 @@ def read_announced(path: Path, *, wait_s: float = ANNOUNCED_WAITS_S) -> RuntimeF
     """
     deadline_s = time.monotonic() + wait_s
     while True:
+        # Asked before it is read: it may be written between the two.
+        announced = not path.stat().st_size
         try:
             return read(path)
         except InvalidRecord:
-            if path.stat().st_size or time.monotonic() >= deadline_s:
+            if not announced or time.monotonic() >= deadline_s:
                 raise
         time.sleep(_LOOK_EVERY_S)
 

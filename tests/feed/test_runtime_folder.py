@@ -76,3 +76,19 @@ def test_a_folder_that_others_can_read_announces_nothing(private_runtime_folder:
     private_runtime_folder.chmod(0o755)
     assert runtime_folder.announce() is None
     assert list(private_runtime_folder.iterdir()) == []
+
+
+def test_a_file_that_is_written_between_two_looks_is_read_all_the_same(monkeypatch: pytest.MonkeyPatch):
+    path = runtime_folder.announce()
+    assert path is not None
+    read = runtime_file.read
+
+    def read_too_early(path: Path) -> runtime_file.RuntimeFile:
+        monkeypatch.setattr(runtime_file, "read", read)
+        try:
+            return read(path)
+        finally:
+            runtime_file.write("ws://127.0.0.1:4327", "secret")
+
+    monkeypatch.setattr(runtime_file, "read", read_too_early)
+    assert runtime_file.read_announced(path).url == "ws://127.0.0.1:4327"
